@@ -1,0 +1,390 @@
+"""The database: what survives a crash, written in one transaction and fenced by epochs.
+
+The service's guarantee rests on this order:
+
+1. poll a batch;
+2. update the monitors;
+3. write states, offsets, incidents and actions in ONE transaction, fenced by the partition's
+   owner epoch;
+4. commit the offsets to the broker;
+5. carry out the actions from the outbox, at least once, with a constant idempotency key.
+
+On assignment the source seeks to `Store.offsets`, so the broker's own offsets never decide where a
+stream goes on. Step 3 is `Store.transaction`; there is no other way to write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service import tables
+from service.incidents import Incident
+from service.rows import (
+    Action,
+    ActionState,
+    Champion,
+    ContentKind,
+    DeadLetter,
+    Job,
+    JobState,
+    StoredSample,
+)
+from service.tables import StoreError
+from service.transaction import TopicPartition, Transaction
+
+__all__ = ["FencedError", "Store", "StoreError", "TopicPartition", "Transaction"]
+
+HOLD_S = 600.0
+"""An action waits for earlier ones of its stream and kind while they are due within this time. The
+first retries come well before it; one that waits for hours must not hold up newer alarms."""
+
+
+class FencedError(StoreError):
+    """Another process owns the partition now; nothing was written.
+
+    The one that gets it stops working on the partition: it is no longer its own.
+    """
+
+    def __init__(self, topic: str, partition: int, held: int, newest: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]: epoch {held} is over, the owner has epoch {newest}"
+        )
+        self.topic = topic
+        self.partition = partition
+
+
+class Store:
+    """One database for all streams; safe to use from several threads.
+
+    Parameters
+    ----------
+    url
+        As SQLAlchemy writes it, such as `sqlite:///shiftwatch.db`. Tables are created.
+    clock
+        Returns Unix seconds. Only for the times that people read and for due times; no result
+        depends on it.
+
+    Raises
+    ------
+    StoreError
+        If the database cannot be opened, or a newer version of Shiftwatch wrote it.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+        self._engine = tables.open_engine(url)
+        self._writer = tables.writing(self._engine)
+        self._clock = clock
+
+    def close(self) -> None:
+        """Close all connections; the store is of no use afterwards."""
+        self._engine.dispose()
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def claim(self, topic: str, partition: int) -> int:
+        """Become the owner of a partition, and shut out whoever owned it.
+
+        Returns
+        -------
+        int
+            The epoch to give to `transaction`.
+        """
+        table = tables.partitions
+        insert = (
+            postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        )(table).values(topic=topic, partition=partition, epoch=1)
+        statement = insert.on_conflict_do_update(
+            index_elements=[table.c.topic, table.c.partition], set_={"epoch": table.c.epoch + 1}
+        ).returning(table.c.epoch)
+        with tables.wrapped(self._engine.url), self._writer.begin() as connection:
+            epoch: int = connection.execute(statement).scalar_one()
+            return epoch
+
+    @contextmanager
+    def transaction(
+        self, epochs: Mapping[TopicPartition, int] | None = None
+    ) -> Iterator[Transaction]:
+        """Write everything of the block, or nothing.
+
+        Parameters
+        ----------
+        epochs
+            What `claim` gave, for every partition whose offsets are written.
+
+        Raises
+        ------
+        FencedError
+            If a partition has a newer owner; before the block runs.
+        StoreError
+            If the database is locked, full or not there.
+        """
+        with tables.wrapped(self._engine.url), self._writer.begin() as connection:
+            for (topic, partition), held in sorted((epochs or {}).items()):
+                self._check_epoch(connection, topic, partition, held)
+            yield Transaction(connection, self._clock(), frozenset(epochs or ()))
+
+    @staticmethod
+    def _check_epoch(connection: sa.Connection, topic: str, partition: int, held: int) -> None:
+        table = tables.partitions
+        # The lock on the row lasts until the commit, so that no claim comes in between; SQLite
+        # has locked the whole database by now and leaves the clause out.
+        newest = connection.execute(
+            sa.select(table.c.epoch)
+            .where(table.c.topic == topic, table.c.partition == partition)
+            .with_for_update()
+        ).scalar()
+        if newest != held:
+            raise FencedError(topic, partition, held, newest or 0)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with tables.wrapped(self._engine.url), self._engine.begin() as connection:
+            yield connection
+
+    def offsets(self) -> dict[TopicPartition, int]:
+        """Return the next offset to read, by topic and partition."""
+        table = tables.offsets
+        with self._read() as connection:
+            rows = connection.execute(
+                sa.select(table.c.topic, table.c.partition, table.c.next_offset)
+            )
+            return {(row.topic, row.partition): row.next_offset for row in rows}
+
+    def state(self, stream: str) -> bytes | None:
+        """Return a stream's state, or None if it has none."""
+        table = tables.states
+        with self._read() as connection:
+            found = connection.execute(
+                sa.select(table.c.state).where(table.c.stream == stream)
+            ).scalar()
+            return None if found is None else bytes(found)
+
+    def incidents(
+        self,
+        stream: str | None = None,
+        state: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Incident]:
+        """Return incidents, newest first.
+
+        Parameters
+        ----------
+        stream, state
+            Only those of this stream, in this state.
+        limit
+            At most so many.
+        before
+            Id of an incident: only those older than it, to read page by page.
+        """
+        table = tables.incidents
+        order = (table.c.recorded_at, table.c.opened_index, table.c.id)
+        query = sa.select(table.c.document).order_by(*(c.desc() for c in order)).limit(limit)
+        if stream is not None:
+            query = query.where(table.c.stream == stream)
+        if state is not None:
+            query = query.where(table.c.state == str(state))
+        with self._read() as connection:
+            if before is not None:
+                last = connection.execute(sa.select(*order).where(table.c.id == before)).first()
+                if last is None:
+                    return []
+                query = query.where(sa.tuple_(*order) < sa.tuple_(*last))
+            rows = connection.execute(query).scalars()
+            return [Incident.from_json(json.loads(document)) for document in rows]
+
+    def incident(self, id_: str) -> Incident | None:
+        """Return an incident, or None if there is none of that id."""
+        table = tables.incidents
+        with self._read() as connection:
+            found = connection.execute(
+                sa.select(table.c.document).where(table.c.id == id_)
+            ).scalar()
+            return None if found is None else Incident.from_json(json.loads(found))
+
+    def champion(self, stream: str) -> Champion | None:
+        """Return the stream's champion, or None if it never had one."""
+        history = self._champions(stream, limit=1)
+        return history[0] if history else None
+
+    def champion_history(self, stream: str) -> list[Champion]:
+        """Return the stream's champions in order; the last one holds."""
+        return self._champions(stream, limit=None)[::-1]
+
+    def _champions(self, stream: str, limit: int | None) -> list[Champion]:
+        table = tables.champions
+        query = (
+            sa.select(table)
+            .where(table.c.stream == stream)
+            .order_by(table.c.sequence.desc())
+            .limit(limit)
+        )
+        with self._read() as connection:
+            return [
+                Champion(r.stream, r.sequence, r.version, r.reason, r.idx, r.recorded_at)
+                for r in connection.execute(query)
+            ]
+
+    def actions(
+        self, state: ActionState | None = None, due_before: float | None = None
+    ) -> list[Action]:
+        """Return actions in the order they were added.
+
+        Parameters
+        ----------
+        state
+            Only those in this state.
+        due_before
+            Only those due at or before this time, in Unix seconds.
+        """
+        table = tables.actions
+        query = sa.select(table).order_by(table.c.sequence)
+        if state is not None:
+            query = query.where(table.c.state == str(state))
+        if due_before is not None:
+            query = query.where(table.c.due_at <= due_before)
+        return self._actions(query)
+
+    def next_actions(self, now: float) -> list[Action]:
+        """Return the actions to try now: of each stream and kind the first that is due.
+
+        An action waits for the earlier ones of its stream and kind, unless those wait for longer
+        than `HOLD_S`.
+        """
+        table = tables.actions
+        earlier = table.alias()
+        query = (
+            sa.select(table)
+            .where(
+                table.c.state == ActionState.PENDING.value,
+                table.c.due_at <= now,
+                ~sa.exists().where(
+                    earlier.c.stream == table.c.stream,
+                    earlier.c.kind == table.c.kind,
+                    earlier.c.state == ActionState.PENDING.value,
+                    earlier.c.sequence < table.c.sequence,
+                    earlier.c.due_at <= now + HOLD_S,
+                ),
+            )
+            .order_by(table.c.sequence)
+        )
+        return self._actions(query)
+
+    def _actions(self, query: sa.Select[tuple[object, ...]]) -> list[Action]:
+        with self._read() as connection:
+            return [
+                Action(
+                    id=r.id,
+                    stream=r.stream,
+                    incident_id=r.incident_id,
+                    kind=r.kind,
+                    payload=json.loads(r.payload),
+                    state=ActionState(r.state),
+                    attempts=r.attempts,
+                    due_at=r.due_at,
+                    detail=r.detail,
+                    created_at=r.created_at,
+                )
+                for r in connection.execute(query)
+            ]
+
+    def jobs(
+        self,
+        stream: str | None = None,
+        state: JobState | None = None,
+        since: float | None = None,
+    ) -> list[Job]:
+        """Return jobs in the order they were added.
+
+        Parameters
+        ----------
+        stream, state
+            Only those of this stream, in this state.
+        since
+            Only those added at or after this time, in Unix seconds.
+        """
+        table = tables.jobs
+        query = sa.select(table).order_by(table.c.sequence)
+        if stream is not None:
+            query = query.where(table.c.stream == stream)
+        if state is not None:
+            query = query.where(table.c.state == str(state))
+        if since is not None:
+            query = query.where(table.c.created_at >= since)
+        with self._read() as connection:
+            return [
+                Job(
+                    id=r.id,
+                    stream=r.stream,
+                    incident_id=r.incident_id,
+                    kind=r.kind,
+                    spec=json.loads(r.spec),
+                    state=JobState(r.state),
+                    attempts=r.attempts,
+                    result=json.loads(r.result),
+                    created_at=r.created_at,
+                    started_at=r.started_at,
+                    finished_at=r.finished_at,
+                )
+                for r in connection.execute(query)
+            ]
+
+    def samples(
+        self,
+        stream: str,
+        from_index: int = 0,
+        to_index: int | None = None,
+        *,
+        labelled_only: bool = False,
+    ) -> list[StoredSample]:
+        """Return stored samples by index.
+
+        Parameters
+        ----------
+        stream
+            Their stream.
+        from_index, to_index
+            First index, and the index behind the last one; None for no end.
+        labelled_only
+            Leave out those without a label.
+        """
+        table = tables.samples
+        query = (
+            sa.select(table)
+            .where(table.c.stream == stream, table.c.idx >= from_index)
+            .order_by(table.c.idx)
+        )
+        if to_index is not None:
+            query = query.where(table.c.idx < to_index)
+        if labelled_only:
+            query = query.where(table.c.label.is_not(None))
+        with self._read() as connection:
+            return [
+                StoredSample(r.idx, r.id, r.time, bytes(r.content), ContentKind(r.kind), r.label)
+                for r in connection.execute(query)
+            ]
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """Return the newest dead letters, newest first."""
+        table = tables.dead_letters
+        query = sa.select(table).order_by(table.c.sequence.desc()).limit(limit)
+        with self._read() as connection:
+            return [
+                DeadLetter(
+                    r.topic,
+                    r.partition,
+                    r.record_offset,
+                    r.stream,
+                    r.reason,
+                    r.message,
+                    bytes(r.value),
+                )
+                for r in connection.execute(query)
+            ]

@@ -1,0 +1,352 @@
+"""What one write transaction can do; `Store.transaction` is the only way to get one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service import tables
+from service.incidents import Incident
+from service.rows import (
+    Action,
+    ActionState,
+    Champion,
+    DeadLetter,
+    Job,
+    JobState,
+    StoredSample,
+)
+
+TopicPartition = tuple[str, int]
+
+MAX_DEAD_LETTER_BYTES = 64 * 1024
+MAX_DEAD_LETTERS = 10_000
+"""Dead letters kept, so that a producer that only sends rubbish cannot fill the disk. The
+dead-letter topic keeps all of them; this table is for looking at the newest."""
+MAX_DETAIL_CHARS = 1000
+
+
+class Transaction:
+    """Writes that become visible together when the transaction ends, or not at all.
+
+    Whatever carries an id can be added twice: the second time changes nothing, so a replay after
+    a crash writes what the first run wrote.
+
+    Parameters
+    ----------
+    connection
+        A connection whose transaction has begun and holds the write lock.
+    now
+        Unix seconds, the one time of everything in this transaction.
+    epochs
+        The partitions this transaction is fenced by; empty for one that writes no offsets.
+    """
+
+    def __init__(
+        self, connection: sa.Connection, now: float, epochs: Collection[TopicPartition] = ()
+    ) -> None:
+        self._connection = connection
+        self._now = now
+        self._epochs = epochs
+
+    # -- checkpoint ----------------------------------------------------------------------------
+
+    def put_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Store where each partition goes on.
+
+        Parameters
+        ----------
+        offsets
+            The next offset to read, by topic and partition.
+
+        Raises
+        ------
+        ValueError
+            If the transaction is fenced by some partitions, but not by one of these.
+        """
+        foreign = [at for at in offsets if self._epochs and at not in self._epochs]
+        if foreign:
+            topic, partition = foreign[0]
+            raise ValueError(f"{topic}[{partition}]: the transaction is not fenced by its epoch")
+        self._upsert(
+            tables.offsets,
+            [
+                {"topic": topic, "partition": partition, "next_offset": next_offset}
+                for (topic, partition), next_offset in offsets.items()
+            ],
+            update=("next_offset",),
+        )
+
+    def put_state(self, stream: str, state: bytes) -> None:
+        """Store a stream's state, in place of the former one."""
+        self._upsert(tables.states, [{"stream": stream, "state": state}], update=("state",))
+
+    # -- incidents and actions -----------------------------------------------------------------
+
+    def put_incident(self, incident: Incident) -> None:
+        """Store an incident as it is now."""
+        self._upsert(
+            tables.incidents,
+            [
+                {
+                    "id": incident.id,
+                    "stream": incident.stream,
+                    "state": str(incident.state),
+                    "opened_index": incident.opened_at.index,
+                    "recorded_at": self._now,
+                    "document": _json(incident.to_json()),
+                }
+            ],
+            update=("state", "document"),
+        )
+
+    def add_action(self, action: Action) -> bool:
+        """Ask for an action; return False if its id is there already."""
+        return self._insert_new(
+            tables.actions,
+            {
+                "id": action.id,
+                "stream": action.stream,
+                "incident_id": action.incident_id,
+                "kind": action.kind,
+                "payload": _json(action.payload),
+                "state": str(ActionState.PENDING),
+                "attempts": 0,
+                "due_at": action.due_at,
+                "detail": "",
+                "created_at": self._now,
+            },
+        )
+
+    def finish_action(self, id_: str, state: ActionState, detail: str = "") -> None:
+        """Take an action out of the outbox, after one more attempt."""
+        self._after_attempt(id_, {"state": str(state), "detail": detail[:MAX_DETAIL_CHARS]})
+
+    def retry_action(self, id_: str, due_at: float, detail: str) -> None:
+        """Leave an action in the outbox for another attempt at `due_at`, in Unix seconds."""
+        self._after_attempt(id_, {"due_at": due_at, "detail": detail[:MAX_DETAIL_CHARS]})
+
+    def hurry_actions(self, stream: str, kind: str) -> None:
+        """Make a stream's pending actions of a kind due at once."""
+        actions = tables.actions
+        self._connection.execute(
+            actions.update()
+            .where(
+                actions.c.stream == stream,
+                actions.c.kind == kind,
+                actions.c.state == ActionState.PENDING.value,
+                actions.c.due_at > self._now,
+            )
+            .values(due_at=self._now)
+        )
+
+    def _after_attempt(self, id_: str, values: Mapping[str, Any]) -> None:
+        actions = tables.actions
+        self._connection.execute(
+            actions.update()
+            .where(actions.c.id == id_, actions.c.state == ActionState.PENDING.value)
+            .values(attempts=actions.c.attempts + 1, **values)
+        )
+
+    # -- jobs and champions --------------------------------------------------------------------
+
+    def add_job(self, job: Job) -> bool:
+        """Queue a job; return False if its id is there, or its stream has a pending job."""
+        return self._insert_new(
+            tables.jobs,
+            {
+                "id": job.id,
+                "stream": job.stream,
+                "incident_id": job.incident_id,
+                "kind": job.kind,
+                "spec": _json(job.spec),
+                "state": str(JobState.QUEUED),
+                "attempts": 0,
+                "result": "{}",
+                "created_at": self._now,
+            },
+        )
+
+    def start_job(self, id_: str) -> bool:
+        """Mark a queued job as running; return False if it was not queued."""
+        return self._move_job(
+            id_,
+            (JobState.QUEUED,),
+            {
+                "state": str(JobState.RUNNING),
+                "started_at": self._now,
+                "attempts": tables.jobs.c.attempts + 1,
+            },
+        )
+
+    def requeue_job(self, id_: str) -> bool:
+        """Queue a running job again whose process is gone; return False if it was not running."""
+        return self._move_job(id_, (JobState.RUNNING,), {"state": str(JobState.QUEUED)})
+
+    def finish_job(
+        self, id_: str, state: JobState, result: Mapping[str, Any] | None = None
+    ) -> bool:
+        """End a pending job; return False if it had ended before.
+
+        Raises
+        ------
+        ValueError
+            If `state` is not an end.
+        """
+        if state.is_pending:
+            raise ValueError(f"job {id_}: {state} is not an end")
+        return self._move_job(
+            id_,
+            (JobState.QUEUED, JobState.RUNNING),
+            {"state": str(state), "result": _json(result or {}), "finished_at": self._now},
+        )
+
+    def set_champion(self, stream: str, version: int, reason: str, index: int) -> Champion:
+        """Append to the stream's history: `version` is the champion from now on."""
+        champions = tables.champions
+        last = self._connection.execute(
+            sa.select(sa.func.max(champions.c.sequence)).where(champions.c.stream == stream)
+        ).scalar()
+        entry = Champion(stream, (last or 0) + 1, version, reason, index, self._now)
+        self._connection.execute(
+            champions.insert().values(
+                stream=stream,
+                sequence=entry.sequence,
+                version=version,
+                reason=reason,
+                idx=index,
+                recorded_at=self._now,
+            )
+        )
+        return entry
+
+    def _move_job(self, id_: str, old: Sequence[JobState], values: Mapping[str, Any]) -> bool:
+        jobs = tables.jobs
+        result = self._connection.execute(
+            jobs.update()
+            .where(jobs.c.id == id_, jobs.c.state.in_([s.value for s in old]))
+            .values(**values)
+        )
+        return result.rowcount == 1
+
+    # -- samples and dead letters --------------------------------------------------------------
+
+    def put_samples(self, stream: str, samples: Sequence[StoredSample], *, keep: int) -> None:
+        """Store observations for training, and prune the stream to its newest ones.
+
+        Parameters
+        ----------
+        stream
+            Their stream.
+        samples
+            In any order; one that is there already keeps its label and content.
+        keep
+            Samples that stay, by index; positive.
+        """
+        if keep < 1:
+            raise ValueError(f"keep must be positive, got {keep}")
+        table = tables.samples
+        self._upsert(
+            table,
+            [
+                {
+                    "stream": stream,
+                    "idx": s.index,
+                    "id": s.id,
+                    "time": s.time,
+                    "content": s.content,
+                    "kind": str(s.kind),
+                    "label": s.label,
+                }
+                for s in samples
+            ],
+        )
+        oldest_kept = (
+            sa.select(table.c.idx)
+            .where(table.c.stream == stream)
+            .order_by(table.c.idx.desc())
+            .offset(keep - 1)
+            .limit(1)
+            .scalar_subquery()
+        )
+        self._connection.execute(
+            table.delete().where(table.c.stream == stream, table.c.idx < oldest_kept)
+        )
+
+    def label_samples(self, stream: str, labels: Iterable[tuple[int, str]]) -> None:
+        """Give stored samples their labels, as pairs of index and label.
+
+        A sample that was pruned or never stored is passed over.
+        """
+        rows = [{"stream_": stream, "idx_": index, "label_": label} for index, label in labels]
+        if rows:
+            table = tables.samples
+            self._connection.execute(
+                table.update()
+                .where(
+                    table.c.stream == sa.bindparam("stream_"), table.c.idx == sa.bindparam("idx_")
+                )
+                .values(label=sa.bindparam("label_")),
+                rows,
+            )
+
+    def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep records that do not decode; of each the first 64 KiB."""
+        table = tables.dead_letters
+        self._upsert(
+            table,
+            [
+                {
+                    "topic": letter.topic,
+                    "partition": letter.partition,
+                    "record_offset": letter.offset,
+                    "stream": letter.stream,
+                    "reason": letter.reason,
+                    "message": letter.message[:MAX_DETAIL_CHARS],
+                    "value": letter.value[:MAX_DEAD_LETTER_BYTES],
+                    "recorded_at": self._now,
+                }
+                for letter in letters
+            ],
+        )
+        newest = sa.select(sa.func.max(table.c.sequence)).scalar_subquery()
+        self._connection.execute(
+            table.delete().where(table.c.sequence <= newest - MAX_DEAD_LETTERS)
+        )
+
+    # -- statements ----------------------------------------------------------------------------
+
+    def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        # The two databases spell "on conflict" alike; SQLAlchemy has one function for each.
+        if self._connection.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
+
+    def _insert_new(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
+        statement = self._insert(table).values(**row).on_conflict_do_nothing()
+        return self._connection.execute(statement).rowcount == 1
+
+    def _upsert(
+        self, table: sa.Table, rows: list[dict[str, Any]], update: Sequence[str] = ()
+    ) -> None:
+        """Insert rows; of those that are there, replace the columns `update`."""
+        if not rows:
+            return
+        statement = self._insert(table)
+        if update:
+            statement = statement.on_conflict_do_update(
+                index_elements=list(table.primary_key.columns),
+                set_={name: statement.excluded[name] for name in update},
+            )
+        else:
+            statement = statement.on_conflict_do_nothing()
+        self._connection.execute(statement, rows)
+
+
+def _json(value: object) -> str:
+    # Not-a-number is not JSON, and PostgreSQL would refuse it much later.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
