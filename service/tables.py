@@ -206,11 +206,14 @@ def open_engine(url: str) -> sa.Engine:
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{_shown(parsed)}: {error.strerror}") from error
-    with wrapped(parsed):
-        engine = sa.create_engine(parsed, pool_pre_ping=not is_sqlite, hide_parameters=True)
-        if is_sqlite:
-            sa.event.listen(engine, "connect", _prepare_sqlite)
-            sa.event.listen(engine, "begin", _begin_sqlite)
+    try:
+        with wrapped(parsed):
+            engine = sa.create_engine(parsed, pool_pre_ping=not is_sqlite, hide_parameters=True)
+    except ImportError as error:
+        raise StoreError(f"{_shown(parsed)}: needs the package {error.name}") from error
+    if is_sqlite:
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
     try:
         with wrapped(parsed):
             _migrate(engine)

@@ -332,6 +332,21 @@ def test_a_url_that_cannot_keep_anything_is_refused(url: str, message: str, cloc
         Store(url, clock)
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql+nothing://me:hunter2@localhost/x", "nothing"),
+        ("mysql+aiomysql://me:hunter2@localhost/x", "needs the package aiomysql"),
+    ],
+)
+def test_a_driver_that_is_not_there_is_named_and_the_password_is_not(
+    url: str, message: str, clock: Clock
+) -> None:
+    with pytest.raises(StoreError, match=message) as caught:
+        Store(url, clock)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_commits_survive_a_power_failure(store: Store) -> None:
     with store._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
