@@ -1,0 +1,354 @@
+"""Every metric of the service, as data: one table makes the series and their reference page."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+
+from detectors.base import Factor, Kind
+from service import __version__
+
+PREFIX = "shiftwatch"
+MAX_CLASSES = 20
+"""Classes of a stream with a series of their own; the share of all others is summed."""
+OTHER_CLASSES = "_other"
+
+
+_UNIT = re.compile(r"(_total|_timestamp_seconds|_seconds|_ratio)$")
+
+
+class Type(StrEnum):
+    """The metric types of Prometheus that are used here."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One metric.
+
+    Attributes
+    ----------
+    name
+        Without the prefix.
+    type
+        Counter, gauge or histogram.
+    help
+        One sentence for `# HELP` and the reference page.
+    labels
+        Label names, each with the values it can take, or none where the data decides.
+    is_zero_at_start
+        Whether the series exist, at 0, as soon as their stream is known. Not for a gauge whose 0
+        says something that is not so.
+    buckets
+        Upper limits of a histogram's buckets.
+    """
+
+    name: str
+    type: Type
+    help: str
+    labels: Mapping[str, tuple[str, ...]]
+    is_zero_at_start: bool = False
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def attribute(self) -> str:
+        """Its attribute of `Metrics`: the name without its unit."""
+        return _UNIT.sub("", self.name)
+
+
+_FACTORS = tuple(f.value for f in Factor)
+_KINDS = tuple(k.value for k in Kind if k is not Kind.NONE)
+_STREAM: Mapping[str, tuple[str, ...]] = {"stream": ()}
+_STREAM_FACTOR: Mapping[str, tuple[str, ...]] = {"stream": (), "factor": _FACTORS}
+
+
+def _counter(name: str, help_: str, labels: Mapping[str, tuple[str, ...]]) -> Spec:
+    return Spec(name, Type.COUNTER, help_, labels, is_zero_at_start=True)
+
+
+def _gauge(name: str, help_: str, labels: Mapping[str, tuple[str, ...]]) -> Spec:
+    return Spec(name, Type.GAUGE, help_, labels)
+
+
+SPECS = (
+    # -- what comes in
+    _counter("records_consumed_total", "Records read from the source.", {"topic": ()}),
+    _counter("observations_total", "Observations taken by the stream's monitor.", _STREAM),
+    _counter(
+        "labels_total",
+        "Labels by what became of them: `joined` met their observation, `early` came before it, "
+        "`duplicate` and `conflict` repeat or contradict one that was there, `expired` waited in "
+        "vain for their observation.",
+        {"stream": (), "outcome": ("joined", "early", "duplicate", "conflict", "expired")},
+    ),
+    _counter(
+        "dead_letters_total",
+        "Records that could not be used, by reason.",
+        {
+            "reason": (
+                "empty",
+                "not_json",
+                "duplicate_key",
+                "not_an_object",
+                "missing_field",
+                "unknown_field",
+                "conflict",
+                "wrong_type",
+                "not_finite",
+                "out_of_range",
+                "bad_time",
+                "bad_text",
+                "too_large",
+                "not_an_image",
+                "unknown_stream",
+                "missing_feature",
+                "new_feature",
+            )
+        },
+    ),
+    _gauge(
+        "label_join_ratio",
+        "Share of the observations taken so far that have their label.",
+        _STREAM,
+    ),
+    _gauge(
+        "last_observation_timestamp_seconds",
+        "When the stream's last observation was taken, in Unix time.",
+        _STREAM,
+    ),
+    _gauge(
+        "last_label_timestamp_seconds",
+        "When the stream's last label was taken, in Unix time; no series before the first one.",
+        _STREAM,
+    ),
+    # -- detection
+    _counter(
+        "alarms_total", "Stage-1 alarms by the factor whose monitor raised them.", _STREAM_FACTOR
+    ),
+    _counter(
+        "suspicions_total",
+        "Suspicions opened by an alarm, and how they ended.",
+        {"stream": (), "outcome": ("opened", "confirmed", "dismissed")},
+    ),
+    _counter(
+        "suspicions_expected_total",
+        "Suspicions that the calibration allows while nothing moves: grows with every observation "
+        'watched, and is to be compared with `suspicions_total{outcome="opened"}`.',
+        _STREAM,
+    ),
+    _gauge(
+        "false_alarm_promised_interval_observations",
+        "Mean number of observations between false confirmed incidents, as configured.",
+        _STREAM,
+    ),
+    _gauge(
+        "drift_statistic_ratio",
+        "Largest statistic of the factor's monitors as a share of its threshold; 1 is an alarm.",
+        _STREAM_FACTOR,
+    ),
+    _gauge(
+        "test_p_value",
+        "p-value of the factor's last test in the confirm stage; no series before the first one.",
+        _STREAM_FACTOR,
+    ),
+    _counter(
+        "incidents_total",
+        "Confirmed incidents by verdict.",
+        {"stream": (), "kind": _KINDS},
+    ),
+    Spec(
+        "incident_open",
+        Type.GAUGE,
+        "1 while a confirmed incident of the factor is open, otherwise 0.",
+        _STREAM_FACTOR,
+        is_zero_at_start=True,
+    ),
+    _gauge(
+        "prior_estimate",
+        f"Estimated share of each class in the recent window; the {MAX_CLASSES} largest, the rest "
+        f"is summed as `{OTHER_CLASSES}`.",
+        {"stream": (), "class": ()},
+    ),
+    _gauge(
+        "accuracy_ratio",
+        "Share of right predictions among the stream's recent labelled observations.",
+        _STREAM,
+    ),
+    # -- repair
+    _gauge("champion_version", "Version of the stream's champion.", _STREAM),
+    _counter(
+        "retrain_runs_total",
+        "Trainings by outcome: `promoted` and `rejected` are the gate's decision.",
+        {"stream": (), "outcome": ("promoted", "rejected", "failed", "cancelled")},
+    ),
+    Spec(
+        "retrain_duration_seconds",
+        Type.HISTOGRAM,
+        "Time that a training took, whatever its outcome.",
+        {},
+        buckets=(10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400),
+    ),
+    # -- the service itself
+    _counter(
+        "webhook_deliveries_total",
+        "Attempts to deliver a webhook by outcome.",
+        {"endpoint": (), "outcome": ("delivered", "retried", "failed")},
+    ),
+    _gauge(
+        "checkpoint_last_success_timestamp_seconds",
+        "When states, offsets, incidents and actions were last written, in Unix time.",
+        {},
+    ),
+    Spec(
+        "checkpoint_duration_seconds",
+        Type.HISTOGRAM,
+        "Time that a checkpoint took.",
+        {},
+        buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    ),
+    _gauge(
+        "build_info",
+        "Always 1; the labels say what is running.",
+        {"version": (), "python": ()},
+    ),
+)
+
+
+class Metrics:
+    """The metrics of one process; each is an attribute named by its `Spec`.
+
+    Parameters
+    ----------
+    registry
+        Where they are registered; a registry takes them once.
+    """
+
+    records_consumed: Counter
+    observations: Counter
+    labels: Counter
+    dead_letters: Counter
+    label_join: Gauge
+    last_observation: Gauge
+    last_label: Gauge
+    alarms: Counter
+    suspicions: Counter
+    suspicions_expected: Counter
+    false_alarm_promised_interval_observations: Gauge
+    drift_statistic: Gauge
+    test_p_value: Gauge
+    incidents: Counter
+    incident_open: Gauge
+    prior_estimate: Gauge
+    accuracy: Gauge
+    champion_version: Gauge
+    retrain_runs: Counter
+    retrain_duration: Histogram
+    webhook_deliveries: Counter
+    checkpoint_last_success: Gauge
+    checkpoint_duration: Histogram
+    build_info: Gauge
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        # A `_created` series for every counter doubles what Prometheus stores, and is not used.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        for spec in SPECS:
+            setattr(self, spec.attribute, _make(spec, registry))
+        self._classes: dict[str, set[str]] = {}
+        for spec in SPECS:
+            if spec.is_zero_at_start:
+                self._start_at_zero(spec, {})
+        self.build_info.labels(__version__, platform.python_version()).set(1)
+
+    def add_stream(self, stream: str) -> None:
+        """Make the stream's counters appear at 0, so that their first increase shows as one."""
+        self._add("stream", stream)
+
+    def add_endpoint(self, endpoint: str) -> None:
+        """Make a webhook endpoint's counters appear at 0."""
+        self._add("endpoint", endpoint)
+
+    def add_topic(self, topic: str) -> None:
+        """Make a topic's counter appear at 0."""
+        self._add("topic", topic)
+
+    def set_priors(self, stream: str, estimate: Mapping[str, float]) -> None:
+        """Show the estimated share of each class: the largest ones, and the sum of the rest.
+
+        Parameters
+        ----------
+        stream
+            The stream.
+        estimate
+            Share by class, non-negative.
+        """
+        by_size = sorted(estimate.items(), key=lambda item: (-item[1], item[0]))
+        shown = dict(by_size[:MAX_CLASSES])
+        if len(by_size) > MAX_CLASSES:
+            shown[OTHER_CLASSES] = sum(share for _, share in by_size[MAX_CLASSES:])
+        for class_ in self._classes.get(stream, set()) - shown.keys():
+            self.prior_estimate.remove(stream, class_)
+        for class_, share in shown.items():
+            self.prior_estimate.labels(stream, class_).set(share)
+        self._classes[stream] = set(shown)
+
+    def _add(self, label: str, value: str) -> None:
+        for spec in SPECS:
+            if spec.is_zero_at_start and label in spec.labels:
+                self._start_at_zero(spec, {label: (value,)})
+
+    def _start_at_zero(self, spec: Spec, known: Mapping[str, tuple[str, ...]]) -> None:
+        values = [known.get(label, values) for label, values in spec.labels.items()]
+        # An open label without a value makes the product empty: nothing is started.
+        for combination in itertools.product(*values) if values else ():
+            getattr(self, spec.attribute).labels(*combination)
+
+
+def _make(spec: Spec, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    name, labels = f"{PREFIX}_{spec.name}", tuple(spec.labels)
+    match spec.type:
+        case Type.COUNTER:
+            return Counter(name, spec.help, labels, registry=registry)
+        case Type.GAUGE:
+            return Gauge(name, spec.help, labels, registry=registry)
+        case Type.HISTOGRAM:
+            return Histogram(name, spec.help, labels, registry=registry, buckets=spec.buckets)
+
+
+def reference() -> str:
+    """Return the text of `docs/reference/metrics.md`."""
+    lines = [
+        "# Metrics",
+        "",
+        "Served at `/metrics`. This page is generated from `service/metrics.py` (`make docs`).",
+        "Counters of a stream exist, at 0, as soon as the stream is known. Timestamps are exported",
+        "instead of ages: an age is `time() - shiftwatch_last_label_timestamp_seconds`.",
+        "",
+        "| metric | type | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for spec in SPECS:
+        labels = ", ".join(f"`{label}`" for label in spec.labels) or "none"
+        lines.append(f"| `{PREFIX}_{spec.name}` | {spec.type} | {labels} | {spec.help} |")
+    lines += ["", "## Values of labels", ""]
+    values = {(label, values) for spec in SPECS for label, values in spec.labels.items() if values}
+    for label, options in sorted(values):
+        used = [f"`{spec.name}`" for spec in SPECS if spec.labels.get(label) == options]
+        shown = ", ".join(f"`{option}`" for option in options)
+        lines.append(f"- `{label}` of {', '.join(used)}: {shown}.")
+    return "\n".join(lines) + "\n"
