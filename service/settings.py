@@ -1,0 +1,719 @@
+"""The settings: one YAML file, with environment variables over it.
+
+Everything that is checked is checked when the service starts, and a problem names the file's line.
+Paths are relative to the working directory. Secrets have a type of their own that no `repr` shows.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from detectors.base import Problem
+from service import config_file
+from service.config_file import FieldError, SettingsError, model_of
+from service.policy import ActionKind
+from service.records import canonical
+from service.schema import FeatureKind
+
+__all__ = ["Settings", "SettingsError", "StreamSettings", "describe", "load", "loads"]
+
+ENVIRONMENT_PREFIX = "SHIFTWATCH_"
+_NO_CREDENTIALS = "without user and password, which would end up in logs"
+_DURATION = TypeAdapter(timedelta)
+_PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ReferenceSettings(_Section):
+    """What normal looks like; give one of the two."""
+
+    warm_up: int = Field(
+        default=2000,
+        ge=200,
+        description="Observations at the start of the stream that are the reference window.",
+    )
+    file: Path | None = Field(
+        default=None,
+        description="Records that are the reference window instead, such as the training data.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> ReferenceSettings:
+        if self.file is not None and "warm_up" in self.model_fields_set:
+            raise FieldError(("file",), "expected either warm_up or file, got both")
+        return self
+
+
+class ConfirmSettings(_Section):
+    """How a suspicion becomes an incident."""
+
+    alpha: float = Field(
+        default=0.01,
+        gt=0,
+        lt=0.5,
+        description="Chance that a suspicion without a cause is confirmed.",
+    )
+    looks: tuple[_PositiveInt, ...] = Field(
+        default=(250, 500, 1000),
+        min_length=1,
+        description="Fresh observations after which the tests run; growing.",
+    )
+    max_wait: int = Field(
+        default=5000,
+        ge=1,
+        description="Observations after which a suspicion ends even if labels are missing.",
+    )
+    min_labels: int = Field(
+        default=100, ge=10, description="Labels that the tests which need labels wait for."
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> ConfirmSettings:
+        if list(self.looks) != sorted(set(self.looks)):
+            raise FieldError(("looks",), f"expected growing numbers, got {list(self.looks)}")
+        if self.max_wait < self.looks[-1]:
+            raise FieldError(
+                ("max_wait",),
+                f"expected at least the last look ({self.looks[-1]}), got {self.max_wait}",
+            )
+        return self
+
+
+class LabelSettings(_Section):
+    """How long an observation waits for its label."""
+
+    max_pending: int = Field(
+        default=50_000, ge=1, description="Observations that wait at most; the oldest go first."
+    )
+    max_age: timedelta | None = Field(
+        default=None,
+        description="Longest wait, an ISO 8601 duration such as P30D; none for no limit.",
+    )
+
+    @field_validator("max_age", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> object:
+        if value is None or isinstance(value, timedelta):
+            return value
+        found = None
+        if isinstance(value, str) and value.startswith("P"):
+            with suppress(ValueError):
+                found = _DURATION.validate_python(value)
+        if found is None:
+            raise ValueError(f"expected an ISO 8601 duration such as P30D, got {value!r}")
+        if not found:
+            raise ValueError(f"expected a positive duration, got {value!r}")
+        return found
+
+
+class OnConfirmedSettings(_Section):
+    """What is done about a confirmed shift; of a mixed one, the concept decides.
+
+    A stream without a model is never fine-tuned: there the defaults mean `alert_only`.
+    """
+
+    covariate: ActionKind = Field(
+        default=ActionKind.FINE_TUNE, description="Answer to a covariate shift."
+    )
+    prior: ActionKind = Field(default=ActionKind.REWEIGHT, description="Answer to a prior shift.")
+    concept: ActionKind = Field(
+        default=ActionKind.FINE_TUNE, description="Answer to a concept drift."
+    )
+
+
+class ModelSettings(_Section):
+    """The model that Shiftwatch scores with and repairs."""
+
+    family: Literal["vgg16", "tabular"] = Field(
+        default="vgg16", description="VGG-16 for images, or a classifier for tabular features."
+    )
+    weights: str = Field(
+        default="imagenet",
+        min_length=1,
+        description="Where the first version of a VGG-16 starts: imagenet, source (from scratch "
+        "on the source data), or a weights file.",
+    )
+    input_size: tuple[int, int] = Field(
+        default=(32, 32), description="Height and width that images are scaled to; 32 to 1024."
+    )
+    dense_units: int = Field(
+        default=256, ge=1, le=8192, description="Units of a VGG-16's two dense layers."
+    )
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
+        default="auto", description="Arithmetic of training; auto looks at the processor."
+    )
+    strategy: Literal["auto", "fixed_features", "last_block", "higher_blocks", "all_layers"] = (
+        Field(
+            default="auto",
+            description="How much of a VGG-16 is trained; auto decides by labels and similarity.",
+        )
+    )
+    epochs: _PositiveInt | None = Field(
+        default=None, description="Passes over the training rows; none for the strategy's own."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Step size; none for the strategy's own."
+    )
+    time_box_s: float = Field(
+        default=900.0, gt=0, description="Seconds after which a training stops and is evaluated."
+    )
+    max_per_day: int = Field(
+        default=10, ge=0, description="Trainings a day, by the records' times; 0 for none."
+    )
+    min_labels: int = Field(
+        default=200, ge=50, description="Labels from after the change that a training waits for."
+    )
+    max_samples: int = Field(
+        default=20_000, ge=1000, description="Newest observations kept to train on."
+    )
+    max_anchor_drop: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Accuracy that a candidate may lose on rows from before the change, where the "
+        "concept did not move.",
+    )
+    approval: Literal["auto", "manual"] = Field(
+        default="auto", description="Whether a better candidate is promoted at once or by hand."
+    )
+    saved_model: bool = Field(
+        default=False, description="Also write versions in TensorFlow Serving's layout."
+    )
+
+    @field_validator("input_size")
+    @classmethod
+    def _fits(cls, value: tuple[int, int]) -> tuple[int, int]:
+        # Five poolings halve a side five times.
+        if not all(32 <= side <= 1024 for side in value):
+            raise ValueError(f"expected sides of 32 to 1024, got {list(value)}")
+        return value
+
+
+class StreamSettings(_Section):
+    """One monitored model's events."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="Name in records, metrics and paths: 1 to 128 letters, digits, '.', '_' or "
+        "'-', the first a letter or digit.",
+    )
+    problem: Problem = Field(
+        description="Direction of cause: x_to_y if the features decide the label (fraud, spam), "
+        "y_to_x if the label causes the features (diagnosis, most images of things); it decides "
+        "which shifts exist, so a guess would give wrong verdicts and there is no default."
+    )
+    family: Literal["auto", "tabular", "image"] = Field(
+        default="auto", description="What the events carry; auto looks at model and records."
+    )
+    features: dict[str, FeatureKind] | None = Field(
+        default=None,
+        min_length=1,
+        description="Every feature and its kind; none to learn them from the first observations.",
+    )
+    classes: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=2,
+        description="All classes; none to learn them from the reference's labels.",
+    )
+    reference: ReferenceSettings = Field(
+        default_factory=ReferenceSettings, description="What normal looks like: warm_up or file."
+    )
+    false_alarm_every: int = Field(
+        default=200_000,
+        ge=1000,
+        description="Observations between false confirmed incidents of the whole stream.",
+    )
+    confirm: ConfirmSettings = Field(
+        default_factory=ConfirmSettings, description="How a suspicion becomes an incident."
+    )
+    labels: LabelSettings = Field(
+        default_factory=LabelSettings, description="How long observations wait for labels."
+    )
+    on_confirmed: OnConfirmedSettings = Field(
+        default_factory=OnConfirmedSettings, description="What is done about a confirmed shift."
+    )
+    cool_down: int = Field(
+        default=0,
+        ge=0,
+        description="Observations after a repair in which no new suspicion is opened.",
+    )
+    model: ModelSettings | None = Field(
+        default=None, description="The model to score with and to repair; none to only watch."
+    )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _canonical(cls, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            return value
+        for n, item in enumerate(value):
+            if isinstance(item, bool):
+                raise FieldError(
+                    (n,),
+                    "expected text or a number; YAML reads yes, no, on and off as booleans: "
+                    "quote the class",
+                )
+        names = tuple(canonical(item, "a class") for item in value)
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected different classes, got {list(names)}")
+        return names
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StreamSettings:
+        if self.model is None:
+            for factor in sorted(self.on_confirmed.model_fields_set):
+                if getattr(self.on_confirmed, factor) is ActionKind.FINE_TUNE:
+                    raise FieldError(
+                        ("on_confirmed", factor),
+                        "fine_tune needs a model: add the stream's model section, or use "
+                        "reweight or alert_only",
+                    )
+        elif self.family != "auto" and (self.family == "image") != (self.model.family == "vgg16"):
+            raise FieldError(
+                ("family",),
+                f"expected what the model reads ({self.model.family}), got {self.family!r}",
+            )
+        return self
+
+
+class StoreSettings(_Section):
+    """The database."""
+
+    url: str = Field(
+        default="sqlite:///var/shiftwatch.db",
+        repr=False,
+        description="Where states, offsets, incidents and actions are kept: sqlite:///FILE or "
+        "postgresql+psycopg://HOST/NAME. One with a password belongs in the environment.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value.partition("://")[0] not in {"sqlite", "postgresql", "postgresql+psycopg"}:
+            raise ValueError("expected sqlite:///FILE or postgresql+psycopg://HOST/NAME")
+        return value
+
+
+class RegistrySettings(_Section):
+    """The models' versions."""
+
+    path: Path = Field(default=Path("var/models"), description="Folder of the models' versions.")
+
+
+class SourceSettings(_Section):
+    """Where records come from."""
+
+    kind: Literal["file", "directory"] = Field(
+        default="file", description="A file of records, or a directory of such files by name."
+    )
+    path: Path = Field(
+        default=Path("var/events.jsonl"),
+        description="The file (JSON lines, .gz, .parquet) or directory.",
+    )
+    follow: bool = Field(
+        default=False, description="Wait for more at the end instead of stopping there."
+    )
+
+
+class DeadLetterSettings(_Section):
+    """Records that could not be used."""
+
+    path: Path = Field(
+        default=Path("var/dead-letters.jsonl"),
+        description="File that they are appended to, with reason and coordinates.",
+    )
+
+
+class HttpSettings(_Section):
+    """The HTTP interface."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; any but this machine's own needs a token.",
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=8321, description="Port; 0 for any that is free, none for no HTTP."
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="Bearer token that everything which changes state needs; without one nothing "
+        "can be changed over HTTP.",
+    )
+    token_file: Path | None = Field(default=None, description="File that holds the token instead.")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> HttpSettings:
+        if self.token is not None and self.token_file is not None:
+            raise FieldError(("token_file",), "expected either token or token_file, got both")
+        guarded = self.token is not None or self.token_file is not None
+        if self.port is not None and not guarded and not _is_loopback(self.host):
+            raise FieldError(
+                ("host",), f"{self.host} can be reached from other machines: set a token"
+            )
+        return self
+
+    def read_token(self) -> str | None:
+        """Return the token, from its file if it has one; None if there is none.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read or is empty.
+        """
+        return _secret("http.token_file", self.token, self.token_file)
+
+
+class WebhookSettings(_Section):
+    """One endpoint that is told about incidents."""
+
+    url: str = Field(
+        repr=False,
+        description="Where messages are posted to; https:// or http://, " + _NO_CREDENTIALS + ".",
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="Signs the messages: whsec_ and the base64 of 24 to 64 bytes.",
+    )
+    secret_file: Path | None = Field(
+        default=None, description="File that holds the secret instead."
+    )
+    events: tuple[
+        Literal[
+            "incident.suspected",
+            "incident.confirmed",
+            "incident.repairing",
+            "incident.resolved",
+            "incident.dismissed",
+        ],
+        ...,
+    ] = Field(default=(), description="Events to send; an empty list means all.")
+    allow_private: bool = Field(
+        default=False, description="Allow addresses that are not on the public internet."
+    )
+    timeout_s: float = Field(
+        default=15.0, gt=0, le=60, description="Seconds after which an attempt has failed."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            host, user = parts.hostname, parts.username
+        except ValueError:
+            parts, host, user = urlsplit(""), None, None
+        if parts.scheme not in {"https", "http"} or not host or user is not None:
+            raise ValueError(f"expected https:// or http:// and a host, {_NO_CREDENTIALS}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> WebhookSettings:
+        if (self.secret is None) == (self.secret_file is None):
+            got = "none" if self.secret is None else "both"
+            raise FieldError(("secret",), f"expected either secret or secret_file, got {got}")
+        return self
+
+    def read_secret(self) -> str:
+        """Return the secret, from its file if it has one.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read or is empty.
+        """
+        return _secret("webhooks.secret_file", self.secret, self.secret_file) or ""
+
+
+class ImageSettings(_Section):
+    """Limits of images, which come from outside."""
+
+    max_bytes: int = Field(default=5_000_000, ge=1, description="Largest encoded image.")
+    max_pixels: int = Field(default=20_000_000, ge=1, description="Largest decoded image.")
+    uri_prefixes: tuple[str, ...] = Field(
+        default=(),
+        description="Where image_uri may point to, each ending in '/'; empty for nowhere.",
+    )
+
+    @field_validator("uri_prefixes")
+    @classmethod
+    def _end(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            # Without it s3://bucket/safe would allow s3://bucket/safe-not as well.
+            if not prefix.endswith("/"):
+                raise ValueError(f"expected prefixes that end in '/', got {prefix!r}")
+        return value
+
+
+class CheckpointSettings(_Section):
+    """How often states and offsets are written; whichever comes first."""
+
+    every_records: int = Field(default=2000, ge=1, description="Records between two checkpoints.")
+    every_s: float = Field(default=2.0, gt=0, description="Seconds between two checkpoints.")
+
+
+class LogSettings(_Section):
+    """Log lines."""
+
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto is console on a terminal and JSON elsewhere."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe lines that are written."
+    )
+
+
+class Settings(_Section):
+    """Everything that can be set."""
+
+    streams: tuple[StreamSettings, ...] = Field(
+        min_length=1, description="The monitored models' streams."
+    )
+    store: StoreSettings = Field(default_factory=StoreSettings, description="The database.")
+    registry: RegistrySettings = Field(
+        default_factory=RegistrySettings, description="The models' versions."
+    )
+    source: SourceSettings = Field(
+        default_factory=SourceSettings, description="Where records come from."
+    )
+    dead_letters: DeadLetterSettings = Field(
+        default_factory=DeadLetterSettings, description="Records that could not be used."
+    )
+    http: HttpSettings = Field(default_factory=HttpSettings, description="The HTTP interface.")
+    webhooks: tuple[WebhookSettings, ...] = Field(
+        default=(), description="Endpoints that are told about incidents."
+    )
+    images: ImageSettings = Field(default_factory=ImageSettings, description="Limits of images.")
+    checkpoint: CheckpointSettings = Field(
+        default_factory=CheckpointSettings, description="How often progress is written."
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seeds calibration, tests and training; equal seeds, equal incidents.",
+    )
+    log: LogSettings = Field(default_factory=LogSettings, description="Log lines.")
+
+    @model_validator(mode="after")
+    def _unique(self) -> Settings:
+        first: dict[str, int] = {}
+        for n, stream in enumerate(self.streams):
+            # Folders of the registry are named after streams, and some file systems fold case.
+            other = first.setdefault(stream.name.casefold(), n)
+            if other != n:
+                raise FieldError(
+                    ("streams", n, "name"),
+                    f"expected different names, got {stream.name!r} as in streams[{other}]",
+                )
+        return self
+
+    def stream(self, name: str) -> StreamSettings:
+        """Return the settings of a stream.
+
+        Raises
+        ------
+        KeyError
+            If there is no such stream; names those that are there.
+        """
+        for found in self.streams:
+            if found.name == name:
+                return found
+        known = ", ".join(stream.name for stream in self.streams)
+        raise KeyError(f"{name!r} is no configured stream; known are {known}")
+
+
+def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from a file.
+
+    Parameters
+    ----------
+    path
+        A YAML file.
+    environ
+        Variables `SHIFTWATCH_<SECTION>__<FIELD>` replace what the file says; by default those of
+        the process.
+
+    Raises
+    ------
+    SettingsError
+        With every problem: `file:line: field: what is allowed, got what`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError([f"{path}: expected UTF-8 (byte {error.start})"]) from None
+    return loads(text, str(path), os.environ if environ is None else environ)
+
+
+def loads(text: str, name: str = "settings", environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from YAML text; the environment counts only where it is given."""
+    document = config_file.parse(text, name)
+    config_file.overlay(document, Settings, ENVIRONMENT_PREFIX, environ or {})
+    return config_file.validate(document, Settings)
+
+
+class Description(NamedTuple):
+    """A line of the table of settings."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+def describe() -> list[Description]:
+    """Describe every setting, in the order of the file."""
+    return list(_describe(Settings, ""))
+
+
+def reference_page() -> str:
+    """Return `docs/reference/settings.md`."""
+    lines = [
+        "# Settings",
+        "",
+        "<!-- Written by `make docs` from service/settings.py: change it there. -->",
+        "",
+        "One YAML file. The smallest one:",
+        "",
+        "```yaml",
+        "streams:",
+        "  - name: payments",
+        "    problem: x_to_y",
+        "```",
+        "",
+        f"An environment variable `{ENVIRONMENT_PREFIX}<SECTION>__<FIELD>` replaces what the file "
+        f"says, such as `{ENVIRONMENT_PREFIX}HTTP__PORT=9000` or `{ENVIRONMENT_PREFIX}SEED=7`. "
+        "Its value is read as YAML, except where the setting is text.",
+        "",
+        "Unknown fields and fields given twice are errors. Paths are relative to the working "
+        "directory.",
+        "",
+        "| setting | type | default | what it does |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, kind, default, text in describe():
+        shown = f"`{default}`" if default not in {"", "required", "none"} else default
+        cells = (f"`{name}`", kind, shown, text)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _describe(model: type[BaseModel], prefix: str) -> Iterator[Description]:
+    for name, found in model.model_fields.items():
+        inner = model_of(found.annotation)
+        many = get_origin(found.annotation) is tuple and inner is not None
+        full = f"{prefix}{name}[]" if many else f"{prefix}{name}"
+        kind = _type_text(found.annotation, found.metadata)
+        yield Description(full, kind, _default_text(found), found.description or "")
+        if inner is not None:
+            yield from _describe(inner, f"{full}.")
+
+
+_TYPE_NAMES: dict[Any, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "text",
+    SecretStr: "secret",
+    Path: "path",
+    timedelta: "duration",
+}
+
+
+def _type_text(annotation: Any, metadata: list[Any]) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        found: FieldInfo = inner[1]
+        return _type_text(inner[0], found.metadata)
+    if origin in {Union, UnionType}:
+        kinds = [_type_text(kind, metadata) for kind in inner if kind is not NoneType]
+        return _either(kinds)
+    if origin is Literal:
+        return _either([f"`{value}`" for value in inner])
+    if origin is tuple:
+        if inner[-1] is not ...:
+            return "[" + ", ".join(_type_text(kind, []) for kind in inner) + "]"
+        return "list of " + ("sections" if model_of(inner[0]) else _type_text(inner[0], []))
+    if origin is dict:
+        return f"mapping of name to {_type_text(inner[1], [])}"
+    if issubclass(annotation, BaseModel):
+        return "section"
+    if issubclass(annotation, Enum):
+        return _either([f"`{member.value}`" for member in annotation])
+    return f"{_TYPE_NAMES[annotation]} {' and '.join(_limits(metadata))}".rstrip()
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _limits(metadata: list[Any]) -> Iterator[str]:
+    for limit in metadata:
+        for sign, name in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt")):
+            if (value := getattr(limit, name, None)) is not None:
+                yield f"{sign} {value}"
+
+
+def _default_text(found: FieldInfo) -> str:
+    if found.is_required():
+        return "required"
+    value = found.default
+    if value is PydanticUndefined:  # a section, whose fields have their own
+        return ""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+    if file is None:
+        return None if value is None else value.get_secret_value()
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "expected UTF-8"
+        raise SettingsError([f"{name}: {file} cannot be read: {reason}"]) from None
+    if not text:
+        raise SettingsError([f"{name}: {file} is empty"])
+    return text
