@@ -100,7 +100,11 @@ def configure(
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(default=str)
         if format_ is Format.JSON
-        else structlog.dev.ConsoleRenderer(colors=out.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=out.isatty(),
+            # Its own way shows the values of local variables, secrets among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

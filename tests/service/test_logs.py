@@ -98,6 +98,18 @@ def test_an_exception_is_one_line_and_holds_no_secret() -> None:
     assert "hunter2" not in out.getvalue()
 
 
+def test_an_exception_on_a_terminal_shows_no_local_variables() -> None:
+    out = Terminal()
+    configure("console", "info", out)
+    secret_of_the_function = "hunter2"
+    try:
+        fail()
+    except RuntimeError:
+        structlog.get_logger().exception("failed")
+    assert "RuntimeError" in out.getvalue()
+    assert secret_of_the_function not in out.getvalue()
+
+
 def test_configuring_twice_does_not_write_twice() -> None:
     out = io.StringIO()
     configure("json", "info", out)
