@@ -1,0 +1,78 @@
+"""Which action answers a verdict: a pure decision, tested as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from detectors.base import Factor, Kind, Verdict
+
+
+class ActionKind(StrEnum):
+    """What can be done about a confirmed shift."""
+
+    FINE_TUNE = "fine_tune"
+    REWEIGHT = "reweight"
+    ALERT_ONLY = "alert_only"
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a stream has at hand to act with.
+
+    Attributes
+    ----------
+    has_model
+        The service scores the stream, so it can train and promote a model for it.
+    has_scores
+        Scores per class are there, so they can be re-weighted.
+    jobs_left
+        Trainings left in today's budget.
+    """
+
+    has_model: bool
+    has_scores: bool
+    jobs_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An action and the reason that people read."""
+
+    action: ActionKind
+    reason: str
+
+
+def decide(verdict: Verdict, wanted: Mapping[Factor, ActionKind], means: Means) -> Decision:
+    """Choose the action for a verdict.
+
+    Of a mixed verdict the concept decides, because a model that is trained on recent data meets
+    both. Nothing is ever trained on an `undetermined` verdict: it may be the wrong repair.
+
+    Parameters
+    ----------
+    verdict
+        A confirmed verdict.
+    wanted
+        The operator's choice by factor.
+    means
+        What the stream has at hand.
+
+    Examples
+    --------
+    >>> verdict = Verdict(Kind.PRIOR, frozenset({Factor.PRIOR}), ())
+    >>> decide(verdict, {Factor.PRIOR: ActionKind.REWEIGHT}, Means(True, True, 1)).action
+    <ActionKind.REWEIGHT: 'reweight'>
+    """
+    if verdict.kind is Kind.UNDETERMINED:
+        return Decision(ActionKind.ALERT_ONLY, "the verdict is undetermined: labels are missing")
+    factor = Factor.CONCEPT if Factor.CONCEPT in verdict.factors else min(verdict.factors)
+    action = wanted[factor]
+    if action is ActionKind.REWEIGHT and not means.has_scores:
+        return Decision(ActionKind.ALERT_ONLY, "there are no scores per class to re-weight")
+    if action is ActionKind.FINE_TUNE and not means.has_model:
+        return Decision(ActionKind.ALERT_ONLY, "the stream has no model that could be trained")
+    if action is ActionKind.FINE_TUNE and means.jobs_left < 1:
+        return Decision(ActionKind.ALERT_ONLY, "today's budget of trainings is used up")
+    return Decision(action, f"{verdict.kind} shift: {action} is the policy for {factor}")

@@ -1,0 +1,58 @@
+import pytest
+
+from service.labels import Joined, LabelJoin, Outcome
+
+
+def test_a_label_in_the_same_record_is_joined_at_once() -> None:
+    join = LabelJoin(10)
+    assert join.observe("a", 0, "x", "y") == (Outcome.JOINED, Joined(0, "y", "x", 0))
+    assert join.n_waiting == 0
+
+
+def test_a_late_label_meets_its_observation_and_knows_its_delay() -> None:
+    join = LabelJoin(10)
+    join.observe("a", 0, "x", None)
+    join.observe("b", 1, None, None)
+    assert join.label("a", "y", 1) == (Outcome.JOINED, Joined(0, "y", "x", 1))
+    assert join.n_waiting == 1
+
+
+def test_an_early_label_waits_for_its_observation() -> None:
+    join = LabelJoin(10)
+    assert join.label("a", "y", -1) == (Outcome.EARLY, None)
+    assert join.observe("a", 0, None, None) == (Outcome.JOINED, Joined(0, "y", None, 0))
+
+
+def test_the_first_of_two_labels_stays_and_the_second_is_named() -> None:
+    join = LabelJoin(10)
+    join.observe("a", 0, None, None)
+    join.label("a", "y", 0)
+    assert join.label("a", "y", 5) == (Outcome.DUPLICATE, None)
+    assert join.label("a", "z", 5) == (Outcome.CONFLICT, None)
+
+
+def test_both_sides_stay_bounded_and_say_what_they_dropped() -> None:
+    join = LabelJoin(3)
+    for i in range(5):
+        join.observe(f"o{i}", i, None, None)
+    assert join.n_waiting == 3
+    assert join.unlabelled_evicted == 2
+    outcomes = [join.label(f"unknown{i}", "y", 5)[0] for i in range(4)]
+    assert outcomes == [Outcome.EARLY] * 3 + [Outcome.EXPIRED]
+
+
+def test_a_restored_join_goes_on_as_if_nothing_had_happened() -> None:
+    join, copy = LabelJoin(4), LabelJoin(4)
+    for i in range(6):
+        join.observe(str(i), i, "p", None)
+    join.label("5", "y", 6)
+    join.label("early", "z", 6)
+    copy.restore(join.snapshot())
+    for key in ("3", "5", "early", "new", "0"):
+        assert copy.label(key, "q", 9) == join.label(key, "q", 9)
+    assert copy.snapshot() == join.snapshot()
+
+
+def test_a_join_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_pending must be positive, got 0"):
+        LabelJoin(0)
