@@ -170,7 +170,7 @@ class Store:
         self,
         stream: str | None = None,
         state: str | None = None,
-        limit: int = 100,
+        limit: int | None = 100,
         before: str | None = None,
     ) -> list[Incident]:
         """Return incidents, newest first.
@@ -180,7 +180,7 @@ class Store:
         stream, state
             Only those of this stream, in this state.
         limit
-            At most so many.
+            At most so many; None for all.
         before
             Id of an incident: only those older than it, to read page by page.
         """

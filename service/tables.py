@@ -161,7 +161,8 @@ def wrapped(url: sa.URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        cause = str(error.orig)
+        # PostgreSQL shows the row in the lines after the first.
+        cause = str(error.orig).partition("\n")[0]
         if "locked" in cause:
             cause = f"locked by another process for more than {BUSY_TIMEOUT_S} s"
         elif "disk is full" in cause:

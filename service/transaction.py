@@ -327,8 +327,9 @@ class Transaction:
         return sqlite.insert(table)
 
     def _insert_new(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
-        statement = self._insert(table).values(**row).on_conflict_do_nothing()
-        return self._connection.execute(statement).rowcount == 1
+        # Not by the row count, which PostgreSQL's driver does not give for such an insert.
+        statement = self._insert(table).values(**row).on_conflict_do_nothing().returning(table.c.id)
+        return self._connection.execute(statement).first() is not None
 
     def _upsert(
         self, table: sa.Table, rows: list[dict[str, Any]], update: Sequence[str] = ()
