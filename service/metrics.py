@@ -119,6 +119,8 @@ SPECS = (
                 "unknown_stream",
                 "missing_feature",
                 "new_feature",
+                "uri_not_allowed",
+                "unreachable",
             )
         },
     ),
