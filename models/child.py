@@ -1,0 +1,26 @@
+"""What the training and the scoring process share: a clean stdout and a quiet TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import BinaryIO
+
+
+def claim_stdout() -> BinaryIO:
+    """Keep standard output for the protocol; whatever libraries print goes to standard error."""
+    sys.stdout.flush()
+    protocol = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return protocol
+
+
+def configure_tensorflow(threads: int) -> None:
+    """Set TensorFlow's logs and threads; before the first operation, without a session's state."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf  # noqa: PLC0415
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    # One operation at a time: two would fight for the same few threads.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
