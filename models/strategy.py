@@ -113,6 +113,7 @@ def domain_difference(old: Floats, new: Floats, *, seed: int) -> float:
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  slow, rarely needed
     from sklearn.model_selection import StratifiedKFold, cross_val_predict  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
 
     if min(len(old), len(new)) < 10:
         raise ValueError(f"codes: at least 10 rows of each domain, got {len(old)} and {len(new)}")
@@ -122,6 +123,7 @@ def domain_difference(old: Floats, new: Floats, *, seed: int) -> float:
     # Strong regularisation: with more codes than rows anything is separable in training.
     model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=200)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    right = cross_val_predict(model, x, y, cv=folds) == y
+    with threadpool_limits(1):  # matrices this small are slower on several threads
+        right = cross_val_predict(model, x, y, cv=folds) == y
     error = 1 - (right[y == 0].mean() + right[y == 1].mean()) / 2
     return float(np.clip(1 - 2 * error, 0, 1))

@@ -151,12 +151,14 @@ def _fitted(X: Array, codes: npt.NDArray[np.int64], seed: int) -> tuple[Any, Any
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415  only training needs sklearn
     from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
 
     scaler = StandardScaler().fit(X)
     network = MLPClassifier(
         (_HIDDEN,), solver="lbfgs", alpha=_ALPHA, max_iter=200, random_state=seed
     )
-    with warnings.catch_warnings():
+    # Matrices this small are slower on several threads (five times on busy processors).
+    with threadpool_limits(1), warnings.catch_warnings():
         # 200 iterations are a budget; stopping there regularises.
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(scaler.transform(X), codes)

@@ -85,12 +85,12 @@ def test_a_bound_above_zero_is_mcnemars_exact_test(wins: int, losses: int) -> No
 @pytest.mark.parametrize("gain", [-0.04, 0.0, 0.05])
 def test_the_bound_is_above_the_true_gain_at_most_as_often_as_promised(gain: float) -> None:
     rng = np.random.default_rng(11)
-    share, n, runs = 0.16, 150, 1500
+    share, n, runs = 0.16, 150, 800
     wins, losses = (share + gain) / 2, (share - gain) / 2
     drawn = rng.multinomial(n, [wins, losses, 1 - share], size=runs)
     above = np.mean([gain_lower_bound(int(w), int(o), n, 0.95) > gain for w, o, _ in drawn])
-    # 0.05 promised; three standard errors of 1500 runs are 0.017
-    assert above <= 0.067
+    # 0.05 promised; three standard errors of 800 runs are 0.023
+    assert above <= 0.073
 
 
 def test_the_bound_closes_on_the_gain() -> None:
