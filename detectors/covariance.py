@@ -1,0 +1,357 @@
+"""Conditional two-sample test: does P(Y|X) differ between two windows, whatever P(X) does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+from sklearn.ensemble import HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from detectors.base import Array, IntArray
+from detectors.contrast import standardise
+from detectors.mmd import FourierFeatures, median_bandwidth
+from detectors.nuisance import cross_fit, make_folds, quadratic_logistic
+
+__all__ = ["CovarianceResult", "covariance_test"]
+
+MIN_OVERLAP = 0.1
+"""Below it, nearly every row tells its window, and no x is left at which labels can be compared."""
+
+MAX_COLUMNS = 64
+"""More columns are replaced by `N_COMPONENTS` principal components of the reference."""
+
+N_COMPONENTS = 32
+
+MAX_CLASSES = 10
+"""Most frequent classes with a block of statistics of their own; the others count as one."""
+
+MAX_PROJECTED_CLASSES = 3
+"""Up to so many classes a weight is learned for each; it costs two fits a class."""
+
+N_FOLDS = 3
+
+N_FOURIER = 40
+
+
+@dataclass(frozen=True, slots=True)
+class CovarianceResult:
+    """What the conditional test found.
+
+    Attributes
+    ----------
+    statistic
+        Largest standardised covariance, in standard deviations of its null distribution.
+    p_value
+        In (0, 1]; None where the windows overlap too little (`note` says so).
+    effect
+        Change of P(Y=k|x) at equal x for the class and the weight that moved most: a mean over
+        rows, weighted by overlap and that weight; in [0, 1].
+    shares
+        Shape (d,): how much of the change goes along with each column; sums to 1 or is all 0.
+    overlap
+        In [0, 1]: 1 where P(X) is the same, 0 where every row tells its window.
+    n_reference, n_recent
+        Rows that the test used.
+    note
+        Why there is no p-value; empty otherwise.
+    """
+
+    statistic: float
+    p_value: float | None
+    effect: float
+    shares: Array
+    overlap: float
+    n_reference: int
+    n_recent: int
+    note: str = ""
+
+
+def covariance_test(
+    reference: Array,
+    reference_labels: IntArray,
+    recent: Array,
+    recent_labels: IntArray,
+    *,
+    seed: int,
+    n_bootstraps: int = 1999,
+    block_length: int = 1,
+) -> CovarianceResult:
+    """Test whether label and window are independent given the columns.
+
+    With D the window and e(x) = P(D=recent|x), m(x) = P(Y=k|x) fitted on other rows, the residual
+    products (D - e)(Y - m) have mean 0 at every x unless P(Y|X) moved. Two tests look for that and
+    are combined by Cauchy's rule [3]_: the weighted generalised covariance measure [1]_, the
+    largest of many weighted means against a multiplier bootstrap, and the projected covariance
+    measure [2]_, one weight learned on one half of the rows and used on the other.
+
+    An error in e is forgiven where m is right and the other way round. Rows where the windows do
+    not overlap have e near 0 or 1 and weigh nothing. No test of this hypothesis can be exact [1]_:
+    the size is asymptotic, and is measured in tests/detectors/test_covariance.py.
+
+    Parameters
+    ----------
+    reference, recent
+        Rows in time order, shapes (n, d) and (m, d).
+    reference_labels, recent_labels
+        Their classes, shapes (n,) and (m,), integers from 0.
+    seed
+        Chooses folds, features and multipliers.
+    n_bootstraps
+        Multiplier draws of the weighted measure.
+    block_length
+        Rows that share a fold and a multiplier; more than 1 for autocorrelated rows.
+
+    Returns
+    -------
+    CovarianceResult
+        With the overlap of the windows.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a window has fewer than 2 rows a fold.
+
+    References
+    ----------
+    .. [1] R. Shah, J. Peters (2020). The hardness of conditional independence testing and the
+       generalised covariance measure. Annals of Statistics 48, 1514-1538; the weights:
+       C. Scheidegger, J. Hoerrmann, P. Buehlmann (2022). JMLR 23, 1-68.
+    .. [2] A. Lundborg, I. Kim, R. Shah, R. Samworth (2024). The projected covariance measure for
+       assumption-lean variable significance testing. Annals of Statistics 52, 2851-2878.
+    .. [3] Y. Liu, J. Xie (2020). Cauchy combination test. JASA 115, 393-402.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> def labelled(shift, slope):
+    ...     x = rng.normal(shift, 1.0, size=(500, 2))
+    ...     return x, (rng.random(500) < 1 / (1 + np.exp(-slope * x[:, 0]))).astype(np.int64)
+    >>> reference, moved, changed = labelled(0.0, 2.0), labelled(1.0, 2.0), labelled(1.0, -2.0)
+    >>> covariance_test(*reference, *moved, seed=1).p_value > 0.05  # P(X) and P(Y) moved
+    True
+    >>> covariance_test(*reference, *changed, seed=1).p_value < 0.01  # P(Y|X) moved
+    True
+    """
+    shapes = reference.shape, recent.shape
+    if reference.ndim != 2 or recent.ndim != 2 or shapes[0][1] != shapes[1][1]:
+        raise ValueError(
+            f"windows must have shapes (n, d) and (m, d), got {shapes[0]}, {shapes[1]}"
+        )
+    if (len(reference_labels), len(recent_labels)) != (len(reference), len(recent)):
+        raise ValueError(
+            f"every row needs a label, got {len(reference_labels)} for {len(reference)} reference "
+            f"rows and {len(recent_labels)} for {len(recent)} recent rows"
+        )
+    if min(len(reference), len(recent)) < 2 * N_FOLDS * block_length:
+        raise ValueError(
+            f"each window needs {2 * N_FOLDS * block_length} rows, "
+            f"got {len(reference)} and {len(recent)}"
+        )
+    # One thread: on a busy machine the trees' threads wait for each other at many times the cost,
+    # and sums over a varying number of threads would differ in their last digit.
+    with threadpool_limits(limits=1):
+        return _test(
+            np.concatenate([reference, recent]),
+            _frequent(np.concatenate([reference_labels, recent_labels])),
+            np.repeat(np.array([0, 1]), [len(reference), len(recent)]),
+            np.random.default_rng(seed),
+            n_bootstraps,
+            block_length,
+        )
+
+
+def _test(
+    rows: Array,
+    labels: IntArray,
+    window: IntArray,
+    rng: np.random.Generator,
+    n_bootstraps: int,
+    block_length: int,
+) -> CovarianceResult:
+    n_recent = int(window.sum())
+    n_reference = len(window) - n_recent
+    z, loadings = _reduced(rows, n_reference)
+    n_classes = int(labels.max()) + 1
+    folds = make_folds(window * n_classes + labels, N_FOLDS, rng, block_length)
+    e = cross_fit(z, window, 2, folds)[:, 1]
+    base_rate = n_recent / len(window)
+    overlap = float(np.mean(e * (1.0 - e)) / (base_rate * (1.0 - base_rate)))
+    overlap = min(1.0, overlap)
+
+    def result(
+        statistic: float, p_value: float | None, effect: float, shares: Array, note: str = ""
+    ) -> CovarianceResult:
+        return CovarianceResult(
+            statistic, p_value, effect, shares, overlap, n_reference, n_recent, note
+        )
+
+    nothing = np.zeros(rows.shape[1])
+    if overlap < MIN_OVERLAP:
+        note = f"the windows overlap too little to compare labels at equal x ({overlap:.2f})"
+        return result(0.0, None, 0.0, nothing, note)
+    if n_classes == 1:
+        return result(0.0, 1.0, 0.0, nothing)
+    m = cross_fit(z, labels, n_classes, folds)
+    old = cross_fit(z, labels, n_classes, folds, (quadratic_logistic,), window == 0)
+    block = np.arange(len(rows)) // block_length
+    weighted = _weighted(z, labels, window, e, m, old, block, rng, n_bootstraps)
+    p_value = weighted.p_value
+    if n_classes <= MAX_PROJECTED_CLASSES:
+        halves = rng.permutation(block[-1] + 1)[block] % 2
+        p_value = _cauchy([p_value, *_projected(z, labels, window, e, m, block, halves)])
+    moved = np.square(loadings) @ weighted.excess
+    shares = moved / moved.sum() if moved.sum() > 0 else nothing
+    return result(weighted.statistic, p_value, weighted.effect, shares)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighted:
+    statistic: float
+    p_value: float
+    effect: float
+    excess: Array  # (q,): each column's covariance above what chance gives
+
+
+def _weighted(
+    z: Array,
+    labels: IntArray,
+    window: IntArray,
+    e: Array,
+    m: Array,
+    old: Array,
+    block: IntArray,
+    rng: np.random.Generator,
+    n_bootstraps: int,
+) -> _Weighted:
+    """Weighted covariance measures of every class against a multiplier bootstrap."""
+    n_blocks, n_columns = int(block[-1]) + 1, z.shape[1]
+    multipliers = rng.standard_normal((n_bootstraps, n_blocks), dtype=np.float32)
+    clipped = np.clip(z, -3.0, 3.0)
+    width = median_bandwidth(z, seed=int(rng.integers(2**63)))
+    fourier = FourierFeatures.draw(
+        n_columns, bandwidth=width, n_features=N_FOURIER, seed=int(rng.integers(2**63))
+    )(z)
+    fourier *= np.sqrt(N_FOURIER / 2.0)
+    d = window - e
+    maxima, excess = [], np.zeros(n_columns)
+    largest, effect = -1.0, 0.0
+    for k in range(1, 2) if m.shape[1] == 2 else range(m.shape[1]):
+        # Where the old model was sure, a changed rule shows with the sign of its opinion.
+        opinion = (2.0 * old[:, k] - 1.0)[:, None]
+        groups = [np.ones_like(opinion), opinion, clipped, opinion * clipped, opinion * fourier]
+        weights = np.concatenate(groups, axis=1)
+        products = (d * ((labels == k) - m[:, k]))[:, None] * weights
+        if n_blocks < len(products):
+            summed = np.zeros((n_blocks, weights.shape[1]))
+            np.add.at(summed, block, products)
+        else:
+            summed = products
+        centre, scale = summed.mean(axis=0), summed.std(axis=0)
+        scale = np.where(scale > 1e-12, scale, np.inf)
+        observed = np.abs(np.sqrt(n_blocks) * centre / scale)
+        noise = ((summed - centre) / scale).astype(np.float32)
+        drawn = np.abs(multipliers @ noise) / np.sqrt(n_blocks)
+        values = np.concatenate([observed[None], drawn])
+        edges = np.cumsum([0] + [g.shape[1] for g in groups])
+        maxima += [values[:, a:b].max(axis=1) for a, b in pairwise(edges)]
+        by_column = np.maximum(values[:, edges[2] : edges[3]], values[:, edges[3] : edges[4]])
+        excess += np.maximum(by_column[0] - np.quantile(by_column[1:], 0.9, axis=0), 0.0)
+        winner = int(observed.argmax())
+        if observed[winner] > largest:
+            largest = float(observed[winner])
+            mass = (np.square(d) * np.abs(weights[:, winner])).sum()
+            effect = float(abs(products[:, winner].sum()) / max(mass, 1e-12))
+    statistics = np.column_stack(maxima).astype(np.float64)
+    spread = statistics[1:].std(axis=0)
+    centred = statistics - statistics[1:].mean(axis=0)
+    combined = (centred / np.where(spread > 1e-9, spread, 1.0)).max(axis=1)
+    p_value = (1 + int((combined[1:] >= combined[0] - 1e-6).sum())) / len(combined)
+    return _Weighted(float(combined[0]), p_value, min(1.0, effect), excess)
+
+
+def _projected(
+    z: Array,
+    labels: IntArray,
+    window: IntArray,
+    e: Array,
+    m: Array,
+    block: IntArray,
+    halves: IntArray,
+) -> list[float]:
+    """One-sided p-values of the learned weight on each half, learned on the other."""
+    p_values = []
+    d = window - e
+    n_classes = m.shape[1]
+    for half in (0, 1):
+        used, taught = halves == half, halves != half
+        shift = _difference(z, labels, window, taught, used, n_classes)
+        weighted = np.zeros(int(used.sum()))
+        for k in range(1, 2) if n_classes == 2 else range(n_classes):
+            residual = (labels == k) - m[:, k]
+            trees = HistGradientBoostingRegressor(
+                max_iter=40,
+                max_leaf_nodes=6,
+                min_samples_leaf=25,
+                l2_regularization=5.0,
+                early_stopping=False,
+                random_state=0,
+            )
+            # Robinson's regression: residual / d with weight d^2 is least squares for the change.
+            safe = np.where(np.abs(d) < 1e-3, 1e-3, d)[taught]
+            trees.fit(z[taught], residual[taught] / safe, sample_weight=np.square(d[taught]))
+            change = 0.5 * (trees.predict(z[used]) + shift[:, k])
+            weighted += (d * residual)[used] * change
+        sums = np.bincount(block[used], weights=weighted)
+        sums = sums[np.unique(block[used])]
+        scale = float(sums.std())
+        score = np.sqrt(len(sums)) * sums.mean() / scale if scale > 1e-12 else 0.0
+        p_values.append(float(norm.sf(score)))
+    return p_values
+
+
+def _difference(
+    z: Array,
+    labels: IntArray,
+    window: IntArray,
+    taught: npt.NDArray[np.bool_],
+    used: npt.NDArray[np.bool_],
+    n_classes: int,
+) -> Array:
+    """Recent minus reference class probabilities by one model a window, shape (n used, K)."""
+    fitted = [
+        quadratic_logistic(z[rows], labels[rows], z[used], n_classes)
+        for rows in (taught & (window == 0), taught & (window == 1))
+    ]
+    return np.asarray(fitted[1] - fitted[0])
+
+
+def _cauchy(p_values: list[float]) -> float:
+    """Cauchy combination of the weighted measure (half) and the halves of the projected one."""
+    # A p-value near 1 would cancel one near 0; cutting at 0.9 costs less than a percent of level.
+    cut = np.clip(p_values, 1e-15, 0.9)
+    weights = np.array([0.5, 0.25, 0.25])
+    mean = float(weights @ np.tan((0.5 - cut) * np.pi))
+    return float(np.clip(0.5 - np.arctan(mean) / np.pi, 1e-15, 1.0))
+
+
+def _reduced(rows: Array, n_reference: int) -> tuple[Array, Array]:
+    """Standardised columns, or principal components, and their loadings on the columns (d, q)."""
+    z = np.clip(standardise(rows), -6.0, 6.0)
+    if z.shape[1] <= MAX_COLUMNS:
+        return z, np.eye(z.shape[1])
+    reference = z[:n_reference] - z[:n_reference].mean(axis=0)
+    _, directions = np.linalg.eigh(reference.T @ reference)
+    loadings = directions[:, -N_COMPONENTS:]
+    return standardise(z @ loadings), loadings
+
+
+def _frequent(labels: IntArray) -> IntArray:
+    """Codes from 0 by frequency; classes beyond `MAX_CLASSES` share the last one."""
+    values, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    rank = np.empty(len(values), np.int64)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(len(values))
+    return np.asarray(np.minimum(rank[codes], MAX_CLASSES))
