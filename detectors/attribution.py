@@ -1,0 +1,380 @@
+"""From two windows to a verdict: which factor of P(X, Y) moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem, Verdict
+from detectors.covariance import covariance_test
+from detectors.permutation import (
+    comparable_classes,
+    label_test,
+    stratified_two_sample,
+    two_sample,
+)
+
+__all__ = ["Examination", "Sample", "conclude", "examine", "holm"]
+
+UNLABELLED = -1
+
+MIN_ROWS = 20
+"""Rows a window needs for the test of P(X); fewer carry no usable power."""
+
+N_PERMUTATIONS = 2999
+"""Smallest p-value 1/3000: the first of three looks at 1 % in all, and Holm's half of it, ask for
+less than 1/1200."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A window of observations in time order.
+
+    Attributes
+    ----------
+    features
+        Shape (n, d), finite.
+    labels
+        Shape (n,): class codes from 0, -1 where the label is not known.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a feature is not finite, or a label is below -1; names the place.
+
+    Examples
+    --------
+    >>> Sample(np.zeros((3, 2)), np.array([0, -1, 1])).n_labelled
+    2
+    """
+
+    features: Array
+    labels: IntArray
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.labels.shape != self.features.shape[:1]:
+            raise ValueError(
+                f"features and labels must have shapes (n, d) and (n,), "
+                f"got {self.features.shape} and {self.labels.shape}"
+            )
+        wrong = np.argwhere(~np.isfinite(self.features))
+        if len(wrong):
+            row, column = wrong[0]
+            raise ValueError(
+                f"features[{row}, {column}] must be finite, got {self.features[row, column]}"
+            )
+        if self.labels.min(initial=UNLABELLED) < UNLABELLED:
+            row = int(self.labels.argmin())
+            raise ValueError(f"labels[{row}] must be at least -1, got {self.labels[row]}")
+
+    @property
+    def n_labelled(self) -> int:
+        """Rows whose label is known."""
+        return int((self.labels != UNLABELLED).sum())
+
+    def labelled(self) -> Sample:
+        """The rows whose label is known."""
+        known = self.labels != UNLABELLED
+        return Sample(self.features[known], self.labels[known])
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The tests of both factors.
+
+    Attributes
+    ----------
+    evidence
+        The marginal factor's test, then the conditional factor's.
+    contributions
+        For each factor that could be localised, shares by column name; each sums to 1.
+    """
+
+    evidence: tuple[Evidence, Evidence]
+    contributions: Mapping[Factor, Mapping[str, float]] = field(default_factory=dict)
+
+
+def examine(
+    reference: Sample,
+    recent: Sample,
+    problem: Problem,
+    *,
+    n_classes: int,
+    columns: Sequence[str],
+    seed: int,
+    min_labels: int = 100,
+    min_per_class: int = 5,
+) -> Examination:
+    """Test both factors of the problem's factorisation.
+
+    X->Y: P(X) on all rows, exactly, and P(Y|X) on the labelled ones, asymptotically. Y->X: P(Y)
+    and P(X|Y), both exactly, on the labelled rows. The other factorisation's factors move as a
+    side effect and say nothing, so they are not tested.
+
+    Parameters
+    ----------
+    reference, recent
+        The windows. The recent one must not have been chosen for looking different.
+    problem
+        The causal direction.
+    n_classes
+        Number of class codes.
+    columns
+        A name for each column; derived columns may share one, and then their shares add up.
+    seed
+        Chooses permutations, folds and multipliers.
+    min_labels
+        Labels each window needs for the label-bound tests.
+    min_per_class
+        Rows a class needs in both windows to be compared in Y->X problems.
+
+    Returns
+    -------
+    Examination
+        Evidence whose p-value is None could not be tested; its note says what is missing.
+        Effects: P(X) and P(X|Y), 2 AUC - 1 of a discriminant between the windows; P(Y), total
+        variation; P(Y|X), the change of a class's probability at equal x.
+
+    Raises
+    ------
+    ValueError
+        If the windows' columns, the names or the labels do not fit.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> def window(shift):
+    ...     x = rng.normal(shift, 1.0, size=(400, 2))
+    ...     return Sample(x, (rng.random(400) < 1 / (1 + np.exp(-3 * x[:, 0]))).astype(np.int64))
+    >>> found = examine(
+    ...     window(0.0), window(1.0), Problem.X_TO_Y, n_classes=2, columns=["age", "sum"], seed=1
+    ... )
+    >>> conclude(found.evidence, Problem.X_TO_Y, 0.01, found.contributions).kind
+    <Kind.COVARIATE: 'covariate'>
+    """
+    n_columns = reference.features.shape[1]
+    if recent.features.shape[1] != n_columns or len(columns) != n_columns:
+        raise ValueError(
+            f"reference, recent and columns must agree, got {n_columns}, "
+            f"{recent.features.shape[1]} and {len(columns)} columns"
+        )
+    highest = max(reference.labels.max(initial=-1), recent.labels.max(initial=-1))
+    if highest >= n_classes:
+        raise ValueError(f"labels must be below n_classes {n_classes}, got {highest}")
+    known = reference.labelled(), recent.labelled()
+    missing = _missing_labels(known, min_labels)
+    # One thread: these products are small, and the service may run beside a training process.
+    with threadpool_limits(limits=1):
+        if problem is Problem.X_TO_Y:
+            tested = (
+                _marginal_x(reference, recent, seed),
+                _conditional_y(known, missing, seed),
+            )
+        else:
+            tested = (
+                _marginal_y(known, missing, n_classes, seed),
+                _conditional_x(known, missing, min_per_class, seed),
+            )
+    contributions = {
+        evidence.factor: _by_name(shares, columns) for evidence, shares in tested if shares.any()
+    }
+    return Examination((tested[0][0], tested[1][0]), contributions)
+
+
+def conclude(
+    evidence: tuple[Evidence, ...],
+    problem: Problem,
+    alpha: float,
+    contributions: Mapping[Factor, Mapping[str, float]] | None = None,
+) -> Verdict:
+    """Name what moved, with at most `alpha` probability of naming a factor that did not.
+
+    Parameters
+    ----------
+    evidence
+        A test of each factor of the problem.
+    problem
+        The causal direction.
+    alpha
+        Family-wise error of the testable hypotheses, by Holm's method; in (0, 1).
+    contributions
+        Shares by factor and column, as `examine` gives them.
+
+    Returns
+    -------
+    Verdict
+        None where no test rejects; the factor where one does and the other does not; mixed where
+        both do. Undetermined where one rejects and the other could not be tested, or where neither
+        could: its factors are those that remain possible. Contributions are the mean over the
+        factors that were found to have moved.
+
+    Raises
+    ------
+    ValueError
+        If alpha is out of range or a test is of a factor that the problem does not have.
+
+    Examples
+    --------
+    >>> prior = Evidence("labels", Factor.PRIOR, 9.0, 0.001, 0.2, 500, 500)
+    >>> concept = Evidence("classes", Factor.CONCEPT, 1.0, None, 0.0, 500, 20, "too few labels")
+    >>> verdict = conclude((prior, concept), Problem.Y_TO_X, 0.01)
+    >>> verdict.kind, sorted(verdict.factors)
+    (<Kind.UNDETERMINED: 'undetermined'>, [<Factor.CONCEPT: 'concept'>, <Factor.PRIOR: 'prior'>])
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+    strangers = [e.factor for e in evidence if e.factor not in problem.factors]
+    if strangers:
+        raise ValueError(f"{problem} has the factors {problem.factors}, got {strangers[0]}")
+    testable = [e for e in evidence if e.p_value is not None]
+    p_values = np.array([e.p_value for e in testable], np.float64)
+    rejected = holm(p_values, alpha)
+    moved = {e.factor for e, reject in zip(testable, rejected, strict=True) if reject}
+    open_ = set(problem.factors) - {e.factor for e in testable}
+    if not testable:
+        return Verdict(Kind.UNDETERMINED, frozenset(open_), evidence)
+    if not moved:
+        return Verdict(Kind.NONE, frozenset(), evidence)
+    shares = _mean_shares([(contributions or {}).get(f, {}) for f in sorted(moved)])
+    if len(moved) > 1:
+        kind = Kind.MIXED
+    elif open_:
+        kind = Kind.UNDETERMINED
+    else:
+        kind = Kind(next(iter(moved)).value)
+    return Verdict(kind, frozenset(moved | open_), evidence, shares)
+
+
+def holm(p_values: Array, alpha: float) -> npt.NDArray[np.bool_]:
+    """Which hypotheses Holm's step-down method rejects at family-wise error `alpha` [1]_.
+
+    References
+    ----------
+    .. [1] S. Holm (1979). A simple sequentially rejective multiple test procedure. Scandinavian
+       Journal of Statistics 6, 65-70.
+
+    Examples
+    --------
+    >>> holm(np.array([0.04, 0.02]), 0.05)
+    array([ True,  True])
+    >>> holm(np.array([0.04, 0.03]), 0.05)
+    array([False, False])
+    """
+    rejected = np.zeros(len(p_values), bool)
+    for step, index in enumerate(np.argsort(p_values, kind="stable")):
+        if p_values[index] > alpha / (len(p_values) - step):
+            break
+        rejected[index] = True
+    return rejected
+
+
+_Tested = tuple[Evidence, Array]
+_Pair = tuple[Sample, Sample]
+_NO_SHARES = np.empty(0)
+
+
+def _marginal_x(reference: Sample, recent: Sample, seed: int) -> _Tested:
+    n, m = len(reference.features), len(recent.features)
+    if min(n, m) < MIN_ROWS:
+        note = f"needs {MIN_ROWS} rows in each window, got {n} and {m}"
+        return _untested("two-sample", Factor.COVARIATE, n, m, note)
+    found = two_sample(
+        reference.features, recent.features, seed=seed, n_permutations=N_PERMUTATIONS
+    )
+    evidence = Evidence(
+        "two-sample", Factor.COVARIATE, found.statistic, found.p_value, found.effect, n, m
+    )
+    return evidence, found.shares
+
+
+def _conditional_y(known: _Pair, missing: str, seed: int) -> _Tested:
+    reference, recent = known
+    n, m = reference.n_labelled, recent.n_labelled
+    if missing:
+        return _untested("covariance", Factor.CONCEPT, n, m, missing)
+    found = covariance_test(
+        reference.features, reference.labels, recent.features, recent.labels, seed=seed
+    )
+    evidence = Evidence(
+        "covariance", Factor.CONCEPT, found.statistic, found.p_value, found.effect, n, m, found.note
+    )
+    return evidence, found.shares
+
+
+def _marginal_y(known: _Pair, missing: str, n_classes: int, seed: int) -> _Tested:
+    reference, recent = known
+    n, m = reference.n_labelled, recent.n_labelled
+    if missing:
+        return _untested("label frequencies", Factor.PRIOR, n, m, missing)
+    found = label_test(reference.labels, recent.labels, n_classes, seed=seed)
+    evidence = Evidence(
+        "label frequencies", Factor.PRIOR, found.statistic, found.p_value, found.effect, n, m
+    )
+    return evidence, _NO_SHARES
+
+
+def _conditional_x(known: _Pair, missing: str, min_per_class: int, seed: int) -> _Tested:
+    reference, recent = known
+    n, m = reference.n_labelled, recent.n_labelled
+    if missing:
+        return _untested("two-sample by class", Factor.CONCEPT, n, m, missing)
+    least = max(min_per_class, 2)
+    if not comparable_classes(reference.labels, recent.labels, least)[0]:
+        note = f"no class has {least} labelled rows in both windows"
+        return _untested("two-sample by class", Factor.CONCEPT, n, m, note)
+    found = stratified_two_sample(
+        reference.features,
+        recent.features,
+        reference.labels,
+        recent.labels,
+        seed=seed,
+        n_permutations=N_PERMUTATIONS,
+        min_per_class=least,
+    )
+    left_out = ", ".join(str(c) for c in found.skipped)
+    evidence = Evidence(
+        "two-sample by class",
+        Factor.CONCEPT,
+        found.statistic,
+        found.p_value,
+        found.effect,
+        found.n_reference,
+        found.n_recent,
+        f"fewer than {least} rows in a window: classes {left_out}" if left_out else "",
+    )
+    return evidence, found.shares
+
+
+def _untested(test: str, factor: Factor, n: int, m: int, note: str) -> _Tested:
+    return Evidence(test, factor, 0.0, None, 0.0, n, m, note), _NO_SHARES
+
+
+def _missing_labels(known: _Pair, min_labels: int) -> str:
+    """How many labels the windows lack, in words; empty if none."""
+    lacking = [
+        f"{min_labels - sample.n_labelled} more in the {name} window"
+        for name, sample in zip(("reference", "recent"), known, strict=True)
+        if sample.n_labelled < min_labels
+    ]
+    return f"needs {min_labels} labels in each window: {' and '.join(lacking)}" if lacking else ""
+
+
+def _by_name(shares: Array, columns: Sequence[str]) -> dict[str, float]:
+    summed: dict[str, float] = {}
+    for name, share in zip(columns, shares.tolist(), strict=True):
+        summed[name] = summed.get(name, 0.0) + share
+    return summed
+
+
+def _mean_shares(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of the shares that there are, so that it sums to 1 again."""
+    filled = [part for part in parts if part]
+    mean: dict[str, float] = {}
+    for part in filled:
+        for name, share in part.items():
+            mean[name] = mean.get(name, 0.0) + share / len(filled)
+    return mean
