@@ -1,0 +1,96 @@
+"""Features as normal scores: one unit for all of them, whatever their tails and ties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from detectors.base import Array, State
+from detectors.rows import as_rows
+
+LIMIT = 3.0
+"""Normal scores are cut to +-LIMIT: outside the reference's range it does not matter how far."""
+
+MAX_KNOTS = 512
+"""Values that a feature's map keeps, evenly spaced in rank; between them it interpolates. A feature
+with fewer distinct values is mapped exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalScores:
+    r"""Each feature through its reference distribution function to a standard normal.
+
+    A value x becomes :math:`\Phi^{-1}(F(x))`, where F is the mid-distribution function of the
+    reference, P(X < x) + P(X = x) / 2, so that ties and discrete features are treated alike [1]_.
+    Missing values stay NaN; a feature without any value in the reference maps to NaN.
+
+    Attributes
+    ----------
+    knots, at_knots
+        For each feature its reference values, ascending, and their normal scores.
+
+    References
+    ----------
+    .. [1] E. Parzen (2004). Quantile probability and statistical data modeling. Statistical Science
+       19, 652-662 (the mid-distribution transform).
+
+    Examples
+    --------
+    >>> skewed = np.random.default_rng(0).lognormal(sigma=2.0, size=(1000, 1))
+    >>> scores = NormalScores.fit(skewed)
+    >>> scores.transform(np.array([[1.0], [1e9], [np.nan]])).round(1).ravel().tolist()
+    [0.1, 3.0, nan]
+    """
+
+    knots: tuple[Array, ...]
+    at_knots: tuple[Array, ...]
+
+    @classmethod
+    def fit(cls, reference: Array) -> NormalScores:
+        """The map of a reference, shape (n, d); NaN means missing."""
+        knots, at_knots = [], []
+        for column in np.asarray(reference, dtype=np.float64).T:
+            values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
+            middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
+            ranks = np.linspace(0, len(values) - 1, min(len(values), MAX_KNOTS)).round()
+            rows = ranks.astype(np.int64)
+            knots.append(values[rows])
+            at_knots.append(np.clip(ndtri(middle[rows]), -LIMIT, LIMIT))
+        return cls(tuple(knots), tuple(at_knots))
+
+    @property
+    def n_values(self) -> list[int]:
+        """Distinct values of each feature in the reference, counted up to `MAX_KNOTS`."""
+        return [len(knots) for knots in self.knots]
+
+    def transform(self, rows: Array) -> Array:
+        """Normal scores of rows, shape (n, d) in and out; NaN where the value is missing.
+
+        Raises
+        ------
+        ValueError
+            If the rows do not have d columns.
+        """
+        x = as_rows(rows, len(self.knots), "normal scores")
+        scores = np.full(x.shape, np.nan)
+        for j, (knots, at_knots) in enumerate(zip(self.knots, self.at_knots, strict=True)):
+            if len(knots):
+                scores[:, j] = np.interp(x[:, j], knots, at_knots, left=-LIMIT, right=LIMIT)
+        return scores
+
+    def snapshot(self) -> State:
+        """The map as arrays."""
+        return {
+            "knots": np.concatenate([*self.knots, np.empty(0)]),
+            "at_knots": np.concatenate([*self.at_knots, np.empty(0)]),
+            "lengths": np.array(self.n_values, dtype=np.int64),
+        }
+
+    @classmethod
+    def from_snapshot(cls, state: State) -> NormalScores:
+        """The map that `snapshot` was taken of."""
+        ends = np.cumsum(np.asarray(state["lengths"], dtype=np.int64))
+        knots, at_knots = (np.array(state[key], dtype=np.float64) for key in ("knots", "at_knots"))
+        return cls(tuple(np.split(knots, ends)[:-1]), tuple(np.split(at_knots, ends)[:-1]))
