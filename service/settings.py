@@ -107,7 +107,7 @@ class LabelSettings(_Section):
     """How long an observation waits for its label."""
 
     max_pending: int = Field(
-        default=50_000, ge=1, description="Observations that wait at most; the oldest go first."
+        default=10_000, ge=1, description="Observations that wait at most; the oldest go first."
     )
     max_age: timedelta | None = Field(
         default=None,

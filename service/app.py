@@ -1,0 +1,197 @@
+"""The service's life: put the parts together, run until told to stop, stop in order."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from models.registry import Registry
+from service.http import HttpServer, create_app
+from service.incidents import Incident
+from service.jobs import Jobs, Progress
+from service.metrics import Metrics
+from service.outbox import Outbox
+from service.pipeline import Pipeline
+from service.settings import Settings, SourceSettings
+from service.source import DirectorySource, FileSource, Source
+from service.store import Store
+from service.webhook import Webhook
+
+log = structlog.get_logger()
+
+
+def open_source(settings: SourceSettings) -> Source:
+    """The configured source."""
+    if settings.kind == "directory":
+        return DirectorySource(settings.path, follow=settings.follow)
+    return FileSource(settings.path, follow=settings.follow)
+
+
+@dataclass(slots=True)
+class App:
+    """A wired service.
+
+    Attributes
+    ----------
+    pipeline, outbox
+        The straight line, and what carries out its actions.
+    prometheus
+        Where the metrics are registered.
+    """
+
+    settings: Settings
+    store: Store
+    registry: Registry
+    pipeline: Pipeline
+    outbox: Outbox
+    prometheus: CollectorRegistry
+    started: bool = False
+
+    # -- what the HTTP interface shows ---------------------------------------------------------
+
+    def streams(self) -> list[dict[str, Any]]:
+        """Every stream as it is now."""
+        return [self._stream(name) for name in self.pipeline.streams]
+
+    def _stream(self, name: str) -> dict[str, Any]:
+        stream = self.pipeline.streams[name]
+        monitor = stream.monitor
+        champion = self.store.champion(name)
+        correction = monitor.correction
+        return {
+            "name": name,
+            "problem": str(stream.settings.problem),
+            "phase": str(monitor.phase),
+            "observations": monitor.n_seen,
+            "labels": monitor.n_labelled,
+            "waiting_for_label": monitor.n_waiting,
+            "accuracy": monitor.accuracy,
+            "champion": champion.version if champion else None,
+            "false_alarm_every": stream.settings.false_alarm_every,
+            "statistics": {str(f): r for f, r in monitor.statistics.items()},
+            "open_incidents": [i.id for i in list(monitor.open.values())],
+            "prior_correction": (
+                None
+                if correction is None
+                else dict(
+                    zip(stream.score_classes, map(float, correction.target_prior), strict=True)
+                )
+            ),
+        }
+
+    def incidents(
+        self, stream: str | None = None, state: str | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Incidents, newest first."""
+        return [i.to_json() for i in self.store.incidents(stream, state, limit)]
+
+    def incident(self, id_: str) -> dict[str, Any] | None:
+        """One incident."""
+        found: Incident | None = self.store.incident(id_)
+        return None if found is None else found.to_json()
+
+    def healthy(self) -> bool:
+        """Whether the process does its work."""
+        return True
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether records are being taken, and otherwise why not."""
+        return self.started, "" if self.started else "starting"
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until the source is exhausted or `stop` is set."""
+        self.started = True
+        log.info("started", streams=list(self.pipeline.streams))
+        try:
+            self.pipeline.run(stop)
+        finally:
+            self.started = False
+        log.info("stopped", records="written")
+
+    def drain(self, limit_s: float = 10.0) -> None:
+        """Deliver what is due, for at most `limit_s` seconds."""
+        until = time.monotonic() + limit_s
+        while self.outbox.run_once() and time.monotonic() < until:
+            pass
+
+
+@contextmanager
+def open_app(
+    settings: Settings,
+    source: Source,
+    *,
+    on_progress: Progress = lambda job, event: None,
+) -> Iterator[App]:
+    """Put the parts together, and take them apart again whatever happens."""
+    with ExitStack() as stack:
+        prometheus = CollectorRegistry()
+        metrics = Metrics(prometheus)
+        for stream in settings.streams:
+            metrics.add_stream(stream.name)
+            metrics.false_alarm_promised_interval_observations.labels(stream.name).set(
+                stream.false_alarm_every
+            )
+        store = Store(settings.store.url, time.time)
+        stack.callback(store.close)
+        registry = Registry(settings.registry.path)
+        jobs = None
+        if any(s.model for s in settings.streams):
+            jobs = Jobs(
+                store, registry, settings, settings.registry.path.parent / "jobs", on_progress
+            )
+        pipeline = Pipeline(settings, source, store, registry, metrics, time.time, jobs=jobs)
+        stack.callback(pipeline.close)
+        handlers: Mapping[str, Webhook] = {
+            f"webhook:{n}": Webhook(hook, metrics=metrics)
+            for n, hook in enumerate(settings.webhooks)
+        }
+        outbox = Outbox(store, handlers, time.time)
+        pipeline.on_written = outbox.notify
+        yield App(settings, store, registry, pipeline, outbox, prometheus)
+
+
+@contextmanager
+def serving(app: App) -> Iterator[HttpServer | None]:
+    """Answer HTTP and deliver actions beside the loop."""
+    app.outbox.start()
+    server = None
+    http = app.settings.http
+    if http.port is not None:
+        server = HttpServer(
+            create_app(app, app.prometheus, http.read_token()), http.host, http.port
+        )
+        server.start()
+    try:
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        app.outbox.stop()
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; the handlers are put back afterwards."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+    former = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

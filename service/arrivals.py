@@ -1,0 +1,98 @@
+"""What goes into a monitor and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from detectors.base import Alarm, Array, Evidence
+from service.incidents import Incident
+from service.labels import Outcome
+from service.policy import Decision
+from service.representation import Raw
+
+Coordinates = tuple[str, int, int]
+"""Topic, partition and offset of a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A record that decoded, on its way into the monitor.
+
+    Attributes
+    ----------
+    at
+        The record's coordinates.
+    id
+        The observation's id, which its label names.
+    time
+        ISO-8601 time of the record, or an empty string.
+    raw
+        What the representation reads; None for a label that came by itself.
+    label
+        The label, if the record carried one.
+    prediction
+        The class predicted upstream; None where the service scores or nothing predicted.
+    scores
+        Scores by class in the order of the monitor's `score_classes`, shape (K,), or None.
+    """
+
+    at: Coordinates
+    id: str
+    time: str
+    raw: Raw | None
+    label: str | None
+    prediction: str | None = None
+    scores: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An observation, at its place in the stream."""
+
+    at: Coordinates
+    time: str
+    index: int
+    raw: Raw
+    prediction: str | None
+    scores: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The moment at which an observation's label is known; `index` is the observation's."""
+
+    at: Coordinates
+    time: str
+    index: int
+    label: str
+
+
+Event = Seen | Labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What an update changed.
+
+    Attributes
+    ----------
+    incidents
+        Incidents that are new or changed, in order; the last one of an id holds.
+    decisions
+        Actions to take, by incident.
+    joined
+        Index, label and served prediction of every observation labelled by this update.
+    labels
+        Labels by what became of them.
+    alarms
+        Stage-1 alarms that opened a suspicion.
+    evidence
+        Every test that ran.
+    """
+
+    incidents: list[Incident] = field(default_factory=list)
+    decisions: list[tuple[Incident, Decision]] = field(default_factory=list)
+    joined: list[tuple[int, str, str | None]] = field(default_factory=list)
+    labels: dict[Outcome, int] = field(default_factory=dict)
+    alarms: list[Alarm] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)

@@ -1,0 +1,689 @@
+"""One stream's monitor: from observations and labels to incidents with a verdict.
+
+A monitor is a deterministic function of its stream's events in their order. It has no clock and
+does no I/O; how the events are cut into batches changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from detectors.base import Alarm, Array, Factor, IntArray, Kind, State, Verdict
+from detectors.confirm import UNLABELLED, ConfirmPlan, Step, Suspicion
+from detectors.prior import PriorCorrection
+from detectors.watch import Feed, Watch, build_watches
+from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
+from service.baseline import Baseline
+from service.incidents import Incident, IncidentState, Point, incident_id
+from service.labels import LabelJoin
+from service.policy import ActionKind, Decision
+from service.representation import Representation
+from service.settings import StreamSettings
+
+
+class Phase(StrEnum):
+    """Where a monitor is in its cycle."""
+
+    WARMING_UP = "warming_up"
+    """Collecting the reference window."""
+    WATCHING = "watching"
+    """Stage 1 runs on every event."""
+    SUSPECTING = "suspecting"
+    """An alarm is under test on fresh evidence."""
+    OPEN = "open"
+    """A confirmed shift persists; the stream is compared with the reference now and then."""
+    REPAIRING = "repairing"
+    """A model is being trained."""
+
+
+SUSPICIONS_PER_PROMISE = 3.0
+"""Stage 1 may raise alpha x 3 times fewer alarms than alpha alone would allow, so a promise of one
+false confirmed incident in F observations holds with room for tests that are a little too eager."""
+RECHECK_ALPHA_SHARE = 0.1
+"""While an incident is open each re-check may name a further factor with this share of alpha."""
+RETURN_ALPHA = 0.05
+"""Evidence counts as returned to the reference when no factor is rejected at this level."""
+
+
+class Monitor:
+    """The monitor of one stream.
+
+    Parameters
+    ----------
+    settings
+        The stream's settings.
+    representation
+        Turns observations into rows; fitted here on the reference.
+    decide
+        The policy: verdict -> decision. Pure.
+    score_classes
+        The classes that `Arrival.scores` and re-weighting follow; empty where nothing scores.
+    seed
+        Seeds calibration and tests; equal seeds give equal incidents.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        representation: Representation,
+        decide: Callable[[Verdict], Decision],
+        *,
+        score_classes: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> None:
+        self.settings = settings
+        self.representation = representation
+        self.score_classes = score_classes
+        self._decide = decide
+        self._seed = seed
+        confirm = settings.confirm
+        self.plan = ConfirmPlan(
+            settings.problem,
+            alpha=confirm.alpha,
+            looks=tuple(confirm.looks),
+            max_wait=confirm.max_wait,
+            min_labels=confirm.min_labels,
+        )
+        self._join = LabelJoin(settings.labels.max_pending)
+        self.n_seen = 0
+        self.n_labelled = 0
+        self.newest_time = ""
+        self.generation = 0
+        self.open: dict[str, Incident] = {}
+        self.correction: PriorCorrection | None = None
+        self._correct: deque[bool] = deque(maxlen=500)
+        self._served: dict[int, str] = {}
+        self._begin_reference()
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def _begin_reference(self, size: int | None = None) -> None:
+        """Forget the reference and collect a new one from the next observation on."""
+        size = self.settings.reference.warm_up if size is None else size
+        self.generation += 1
+        self.phase = Phase.WARMING_UP
+        self.baseline = Baseline(
+            self.n_seen, size, self.settings.confirm.min_labels, self.representation
+        )
+        self._watches: list[Watch] = []
+        self._pending: dict[int, Array] = {}
+        self._recent_scores: deque[tuple[int, Array]] = deque(maxlen=2 * self.plan.looks[-1])
+        self._labelled_index: deque[int] = deque(maxlen=5000)
+        self._suspicion: Suspicion | None = None
+        self._suspected: Incident | None = None
+        self._recheck_at = 0
+        self._recheck_gap = self.plan.looks[-1]
+        self._quiet_until = 0
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right predictions among the last 500 labelled observations."""
+        return sum(self._correct) / len(self._correct) if self._correct else None
+
+    @property
+    def n_waiting(self) -> int:
+        """Observations whose label has not come."""
+        return self._join.n_waiting
+
+    @property
+    def statistics(self) -> dict[Factor, float]:
+        """Largest statistic of each factor's monitors, as a share of its threshold."""
+        out: dict[Factor, float] = {}
+        for watch in self._watches:
+            out[watch.factor] = max(out.get(watch.factor, 0.0), watch.statistic)
+        return out
+
+    @property
+    def suspicion_interval(self) -> float:
+        """Observations between stage-1 alarms that the thresholds promise while nothing moves."""
+        share = self.plan.alpha * SUSPICIONS_PER_PROMISE
+        return max(self.settings.false_alarm_every * share, float(self.plan.looks[-1]))
+
+    # -- events --------------------------------------------------------------------------------
+
+    def preload(self, arrivals: Sequence[Arrival]) -> None:
+        """Take the reference window from elsewhere; the stream's own observations count from 0.
+
+        Parameters
+        ----------
+        arrivals
+            Observations of the reference with their labels; they get negative indices.
+
+        Raises
+        ------
+        RuntimeError
+            If the stream has observations already.
+        """
+        if self.n_seen:
+            raise RuntimeError(f"{self.settings.name}: the stream has begun, at {self.n_seen}")
+        n = sum(a.raw is not None for a in arrivals)
+        self.n_seen = -n
+        self._begin_reference(n)
+        self.update(arrivals)
+        if self.phase is Phase.WARMING_UP or self.n_seen:
+            raise RuntimeError(f"{self.settings.name}: the reference of {n} did not complete")
+        self._served.clear()
+        self._correct.clear()
+        self.n_labelled = 0
+
+    def update(self, arrivals: Sequence[Arrival]) -> Outcomes:
+        """Take records in order; return what changed."""
+        out = Outcomes()
+        events = self._join_labels(arrivals, out)
+        done = 0
+        while done < len(events):
+            done += self._advance(events[done:], out)
+        return out
+
+    def _join_labels(self, arrivals: Sequence[Arrival], out: Outcomes) -> list[Event]:
+        """The events in order: each observation, and each label at the moment it is known."""
+        events: list[Event] = []
+        index = self.n_seen
+        for a in arrivals:
+            if a.raw is not None:
+                outcome, joined = self._join.observe(a.id, index, None, a.label)
+                events.append(Seen(a.at, a.time, index, a.raw, a.prediction, a.scores))
+                index += 1
+            elif a.label is not None:
+                outcome, joined = self._join.label(a.id, a.label, index - 1)
+            else:
+                continue
+            if outcome is not None:
+                out.labels[outcome] = out.labels.get(outcome, 0) + 1
+            if joined is not None:
+                events.append(Labelled(a.at, a.time, joined.index, joined.label))
+        return events
+
+    def _advance(self, events: list[Event], out: Outcomes) -> int:
+        """Take events up to and including the first one that changes the phase."""
+        if self.phase is Phase.WARMING_UP:
+            return self._warm_up(events, out)
+        rows = self._rows_of(events)
+        if self.phase is Phase.WATCHING:
+            return self._watch(events, rows, out)
+        phase = self.phase
+        for n, event in enumerate(events, 1):
+            self._take(event, rows, out)
+            if self._suspicion is not None:
+                self._gather(self._suspicion, event, rows, out)
+            elif self.phase is Phase.OPEN and self.n_seen > self._recheck_at:
+                self._suspicion = self._new_suspicion(
+                    self._recheck_plan, Alarm("recheck", self._hint, 0, 0.0, 0.0, 1), event.index
+                )
+            if self.phase is not phase:
+                return n
+        return len(events)
+
+    def _rows_of(self, events: list[Event]) -> dict[int, Array]:
+        seen = [e for e in events if isinstance(e, Seen)]
+        rows = self.representation.rows([e.raw for e in seen])
+        return {e.index: row for e, row in zip(seen, rows, strict=True)}
+
+    def _take(self, event: Event, rows: dict[int, Array], out: Outcomes) -> None:
+        """Note an event in what every phase keeps."""
+        self.newest_time = event.time or self.newest_time
+        if isinstance(event, Seen):
+            self.n_seen = event.index + 1
+            prediction = self._serve(event)
+            if prediction is not None:
+                self._served[event.index] = prediction
+                _drop_oldest(self._served, self.settings.labels.max_pending)
+            if event.index in rows:
+                self._pending[event.index] = rows[event.index]
+                _drop_oldest(self._pending, self.settings.labels.max_pending)
+            if self.baseline.labels_due(event):
+                self._arm_labels()
+            return
+        self.n_labelled += 1
+        served = self._served.pop(event.index, None)
+        if served is not None:
+            self._correct.append(served == event.label)
+        out.joined.append((event.index, event.label, served))
+        if self.baseline.holds(event.index):
+            self.baseline.label(event)
+            if self.baseline.labels_due(event):
+                self._arm_labels()
+
+    def _serve(self, event: Seen) -> str | None:
+        """The prediction that is served: corrected for the prior where a correction is active."""
+        if event.scores is None:
+            return event.prediction
+        self._recent_scores.append((event.index, event.scores))
+        scores = event.scores
+        if self.correction is not None:
+            scores = self.correction.apply(scores[None])[0]
+        return self.score_classes[int(np.argmax(scores))]
+
+    # -- reference -----------------------------------------------------------------------------
+
+    def _warm_up(self, events: list[Event], out: Outcomes) -> int:
+        for n, event in enumerate(events, 1):
+            self._take(event, {}, out)
+            if isinstance(event, Seen) and self.baseline.add(event):
+                self._arm_inputs(out)
+                return n
+        return len(events)
+
+    def _arm_inputs(self, out: Outcomes) -> None:
+        """The reference's observations are complete: begin to watch P(X)."""
+        self.phase = Phase.WATCHING
+        self._quiet_until = self.n_seen + self.settings.cool_down if self.generation > 1 else 0
+        self._watches = self._build(Feed.SEEN, self.baseline.rows, self.baseline.codes)
+        for incident in list(self.open.values()):
+            if incident.state is IncidentState.REPAIRING:
+                self._resolve(incident, "the repaired stream has a new reference", out)
+
+    def _arm_labels(self) -> None:
+        """The reference's labels are complete: begin to watch what needs labels."""
+        self.baseline.complete_labels()
+        self._watches += self._build(Feed.LABELLED, *self.baseline.labelled_rows())
+
+    def _build(self, feed: Feed, rows: Array, codes: IntArray) -> list[Watch]:
+        return build_watches(
+            feed,
+            self.settings.problem,
+            rows,
+            codes,
+            n_classes=self.baseline.n_classes,
+            arl0=self.suspicion_interval,
+            seed=self._seed,
+        )
+
+    # -- stage 1 -------------------------------------------------------------------------------
+
+    def _watch(self, events: list[Event], rows: dict[int, Array], out: Outcomes) -> int:
+        """Run the banks over the events up to the first alarm, if there is one."""
+        events = events[: self.baseline.until_labels_may_be_due(events)]
+        fed = {feed: self._fed(feed, events, rows) for feed in Feed}
+        before = [watch.mark() for watch in self._watches]
+        first: tuple[int, Watch, Alarm] | None = None
+        for watch in self._watches:
+            positions, batch, labels = fed[watch.feed]
+            for alarm in watch.update(batch, labels):
+                position = positions[alarm.row]
+                loud = self._newest_at(events, position) >= self._quiet_until
+                if loud and (first is None or position < first[0]):
+                    first = (position, watch, alarm)
+                if loud:
+                    break
+        if first is not None:
+            for watch, mark in zip(self._watches, before, strict=True):
+                watch.back(mark)
+                positions, batch, labels = fed[watch.feed]
+                cut = int(np.searchsorted(positions, first[0], side="right"))
+                watch.update(batch[:cut], labels[:cut])
+            events = events[: first[0] + 1]
+        for event in events:
+            self._take(event, rows, out)
+            if isinstance(event, Labelled):
+                self._pending.pop(event.index, None)
+                self._labelled_index.append(event.index)
+        if first is not None:
+            _, watch, alarm = first
+            self._suspect(alarm, watch.feed, events[-1], out)
+        return len(events)
+
+    def _newest_at(self, events: list[Event], position: int) -> int:
+        seen = [e.index for e in events[: position + 1] if isinstance(e, Seen)]
+        return seen[-1] if seen else self.n_seen - 1
+
+    def _fed(
+        self, feed: Feed, events: list[Event], rows: dict[int, Array]
+    ) -> tuple[list[int], Array, IntArray]:
+        """Positions, rows and label codes of the events that a feed's watches read."""
+        positions: list[int] = []
+        batch: list[Array] = []
+        labels: list[int] = []
+        for position, event in enumerate(events):
+            if feed is Feed.SEEN and isinstance(event, Seen):
+                positions.append(position)
+                batch.append(rows[event.index])
+                labels.append(UNLABELLED)
+            elif (
+                feed is Feed.LABELLED
+                and isinstance(event, Labelled)
+                and event.index >= self.baseline.end
+            ):
+                row = self._pending.get(event.index)
+                row = rows.get(event.index) if row is None else row
+                if row is not None:
+                    positions.append(position)
+                    batch.append(row)
+                    labels.append(self.baseline.code(event.label))
+        stacked = np.stack(batch) if batch else np.empty((0, self.baseline.rows.shape[1]))
+        if feed is Feed.LABELLED:
+            stacked = self.representation.complete(stacked)
+        return positions, stacked, np.array(labels, np.int64)
+
+    def _suspect(self, alarm: Alarm, feed: Feed, event: Event, out: Outcomes) -> None:
+        """Open a suspicion and its incident."""
+        if feed is Feed.SEEN:
+            change_point = event.index - alarm.run_length + 1
+        else:
+            back = min(alarm.run_length, len(self._labelled_index))
+            change_point = self._labelled_index[-back]
+        self._suspicion = self._new_suspicion(self.plan, alarm, event.index)
+        self._suspicion.change_point = max(change_point, self.baseline.end)
+        self.phase = Phase.SUSPECTING
+        self._suspected = Incident(
+            id=incident_id(self.settings.name, *event.at),
+            stream=self.settings.name,
+            state=IncidentState.SUSPECTED,
+            kind=Kind.UNDETERMINED,
+            factors=(),
+            opened_at=self._now(),
+            change_point=self._suspicion.change_point,
+            detail=f"{alarm.detector} on {alarm.factor}: "
+            f"{alarm.statistic:.3g} over {alarm.threshold:.3g}",
+        )
+        out.alarms.append(alarm)
+        out.incidents.append(self._suspected)
+
+    def _new_suspicion(self, plan: ConfirmPlan, alarm: Alarm, alarm_index: int) -> Suspicion:
+        return Suspicion(
+            plan,
+            alarm_index=alarm_index,
+            opened_index=self.n_seen - 1,
+            factor=alarm.factor,
+            change_point=alarm_index,
+            n_features=self.baseline.rows.shape[1],
+            # Looks of one suspicion use consecutive seeds, so suspicions are spaced apart.
+            seed=(self._seed * 1_000_003 + alarm_index * 17) % 2**31,
+        )
+
+    def _now(self) -> Point:
+        return Point(self.n_seen - 1, self.newest_time)
+
+    # -- stage 2 -------------------------------------------------------------------------------
+
+    @property
+    def _recheck_plan(self) -> ConfirmPlan:
+        return dataclasses.replace(
+            self.plan,
+            alpha=self.plan.alpha * RECHECK_ALPHA_SHARE,
+            looks=self.plan.looks[-1:],
+        )
+
+    @property
+    def _hint(self) -> Factor:
+        return self.settings.problem.marginal
+
+    def _gather(
+        self, suspicion: Suspicion, event: Event, rows: dict[int, Array], out: Outcomes
+    ) -> None:
+        """Give an event to the suspicion, and look when a look is due."""
+        if isinstance(event, Seen):
+            suspicion.seen(event.index, self._complete(rows[event.index]))
+        else:
+            row = self._pending.pop(event.index, None)
+            if self.baseline.labelled:
+                complete = None if row is None else self._complete(row)
+                suspicion.labelled(event.index, complete, self.baseline.code(event.label))
+        if suspicion.due(labels_expected=self.baseline.expects_labels):
+            self._look(suspicion, event, out)
+
+    def _complete(self, row: Array) -> Array:
+        complete: Array = self.representation.complete(row[None])[0]
+        return complete
+
+    def _look(self, suspicion: Suspicion, event: Event, out: Outcomes) -> None:
+        look = suspicion.look(
+            # A reference much larger than the evidence costs time and adds no power.
+            self.baseline.sample(2 * self.plan.looks[-1]),
+            n_classes=self.baseline.n_classes,
+            columns=self.representation.complete_columns,
+        )
+        out.evidence.extend(look.verdict.evidence)
+        if self._suspected is None:
+            self._suspicion = None
+            self._rechecked(look.verdict, suspicion, event, out)
+            return
+        incident = dataclasses.replace(self._suspected, **_findings(look.verdict))
+        if look.step is Step.WAIT:
+            self._suspected = dataclasses.replace(incident, kind=Kind.UNDETERMINED, factors=())
+            out.incidents.append(self._suspected)
+            return
+        self._suspicion = self._suspected = None
+        if look.step is Step.DISMISS:
+            out.incidents.append(
+                dataclasses.replace(
+                    incident,
+                    state=IncidentState.DISMISSED,
+                    kind=Kind.UNDETERMINED,
+                    factors=(),
+                    detail=f"dismissed: {suspicion.n_labelled} labelled of {suspicion.n_fresh} "
+                    "fresh observations agree with the reference",
+                )
+            )
+            self._watch_again()
+        else:
+            self._confirm(incident, look.verdict, out)
+
+    def _watch_again(self) -> None:
+        self.phase = Phase.WATCHING
+        self._labelled_index.clear()
+        for watch in self._watches:
+            watch.reset()
+
+    def _confirm(self, incident: Incident, verdict: Verdict, out: Outcomes) -> None:
+        """Confirm an incident and take the policy's decision."""
+        decision = self._decide(verdict)
+        correction = None
+        if decision.action is ActionKind.REWEIGHT:
+            correction = self._estimate_correction()
+            if correction is None:
+                decision = Decision(
+                    ActionKind.ALERT_ONLY, "too few labelled scores to estimate the new prior"
+                )
+        incident = dataclasses.replace(
+            incident,
+            state=(
+                IncidentState.CONFIRMED
+                if decision.action is ActionKind.ALERT_ONLY
+                else IncidentState.REPAIRING
+            ),
+            confirmed_at=incident.confirmed_at or self._now(),
+            detail=decision.reason,
+            actions=(
+                *incident.actions,
+                self._action(decision.action, decision.reason, correction),
+            ),
+        )
+        self.open[incident.id] = incident
+        out.incidents.append(incident)
+        out.decisions.append((incident, decision))
+        if correction is not None:
+            self.correction = correction
+            self._begin_reference()
+        elif decision.action is ActionKind.FINE_TUNE:
+            self.phase = Phase.REPAIRING
+        else:
+            self._recheck_gap = self.plan.looks[-1]
+            self._open_phase()
+
+    def _action(
+        self, action: ActionKind, reason: str, correction: PriorCorrection | None
+    ) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "kind": str(action),
+            "index": self.n_seen - 1,
+            "reason": reason,
+        }
+        if correction is not None:
+            document["prior"] = {
+                c: round(float(p), 4)
+                for c, p in zip(self.score_classes, correction.target_prior, strict=True)
+            }
+        return document
+
+    def _open_phase(self) -> None:
+        """Wait before the next comparison; the gap doubles, because each one costs a test."""
+        self.phase = Phase.OPEN
+        self._suspicion = None
+        self._recheck_at = self.n_seen + self._recheck_gap
+        self._recheck_gap = min(2 * self._recheck_gap, 16 * self.plan.looks[-1])
+
+    def _rechecked(
+        self, verdict: Verdict, suspicion: Suspicion, event: Event, out: Outcomes
+    ) -> None:
+        """Settle, extend or close the open incidents by a later comparison."""
+        tested = [e.p_value for e in verdict.evidence if e.p_value is not None]
+        if tested and len(tested) == len(verdict.evidence) and min(tested) > RETURN_ALPHA:
+            for incident in list(self.open.values()):
+                self._resolve(incident, "the evidence has returned to the reference", out)
+            self._watch_again()
+            return
+        self._open_phase()
+        known = {f for i in self.open.values() for f in i.factors}
+        if verdict.kind in (Kind.NONE, Kind.UNDETERMINED):
+            return
+        vague = next((i for i in self.open.values() if i.kind == Kind.UNDETERMINED), None)
+        if vague is not None:
+            self._confirm(dataclasses.replace(vague, **_findings(verdict)), verdict, out)
+        elif fresh := verdict.factors - {Factor(f) for f in known}:
+            found = dataclasses.replace(verdict, kind=Kind(min(fresh)), factors=fresh)
+            incident = Incident(
+                id=incident_id(f"{self.settings.name}/{min(fresh)}", *event.at),
+                stream=self.settings.name,
+                state=IncidentState.SUSPECTED,
+                opened_at=Point(suspicion.opened_index, self.newest_time),
+                change_point=suspicion.change_point,
+                **_findings(found),
+            )
+            self._confirm(incident, found, out)
+
+    def _resolve(self, incident: Incident, detail: str, out: Outcomes) -> None:
+        self.open.pop(incident.id, None)
+        out.incidents.append(
+            dataclasses.replace(
+                incident,
+                state=IncidentState.RESOLVED,
+                resolved_at=self._now(),
+                detail=detail,
+            )
+        )
+
+    # -- repair --------------------------------------------------------------------------------
+
+    def _estimate_correction(self) -> PriorCorrection | None:
+        """The new prior from the scores of the fresh observations, against the reference."""
+        reference, labels = self.baseline.scored(self.score_classes)
+        newest = self._recent_scores[-1][0] if self._recent_scores else -1
+        recent = [s for i, s in self._recent_scores if i > newest - self.plan.looks[-1]]
+        if len(reference) < self.plan.min_labels or not recent:
+            return None
+        return PriorCorrection.estimate(reference, labels, np.stack(recent))
+
+    def repaired(self, detail: str) -> Outcomes:
+        """A new champion serves from the next observation on: begin a new reference."""
+        out = Outcomes()
+        self.correction = None
+        for incident in list(self.open.values()):
+            self._resolve(incident, detail, out)
+        self._correct.clear()
+        self._served.clear()
+        self._begin_reference()
+        return out
+
+    def repair_failed(self, detail: str) -> Outcomes:
+        """No better model was found; the incident stays open for people."""
+        out = Outcomes()
+        for incident in list(self.open.values()):
+            if incident.state is IncidentState.REPAIRING:
+                changed = dataclasses.replace(
+                    incident, state=IncidentState.CONFIRMED, detail=detail
+                )
+                self.open[incident.id] = changed
+                out.incidents.append(changed)
+        self._open_phase()
+        return out
+
+    # -- snapshot ------------------------------------------------------------------------------
+
+    def snapshot(self) -> State:
+        """Everything needed to go on."""
+        return {
+            "phase": str(self.phase),
+            "n_seen": self.n_seen,
+            "n_labelled": self.n_labelled,
+            "newest_time": self.newest_time,
+            "generation": self.generation,
+            "join": self._join.snapshot(),
+            "open": [i.to_json() for i in self.open.values()],
+            "correction": None if self.correction is None else self.correction.snapshot(),
+            "correct": np.array(self._correct, bool),
+            "served": [list(self._served), list(self._served.values())],
+            "baseline": self.baseline.snapshot(),
+            "watches": [w.snapshot() for w in self._watches],
+            "pending": [np.array(list(self._pending), np.int64), _stack(self._pending.values())],
+            "recent_scores": [
+                np.array([i for i, _ in self._recent_scores], np.int64),
+                _stack(s for _, s in self._recent_scores),
+            ],
+            "labelled_index": np.array(self._labelled_index, np.int64),
+            "suspicion": None if self._suspicion is None else self._suspicion.snapshot(),
+            "suspected": None if self._suspected is None else self._suspected.to_json(),
+            "recheck_at": self._recheck_at,
+            "recheck_gap": self._recheck_gap,
+            "quiet_until": self._quiet_until,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot of an equally configured monitor."""
+        self.n_seen = state["n_seen"]
+        self.n_labelled = state["n_labelled"]
+        self._begin_reference()
+        self.phase = Phase(state["phase"])
+        self.newest_time = state["newest_time"]
+        self.generation = state["generation"]
+        self.baseline.restore(state["baseline"])
+        self._join.restore(state["join"])
+        self.open = {i["id"]: Incident.from_json(i) for i in state["open"]}
+        self.correction = (
+            None
+            if state["correction"] is None
+            else PriorCorrection.from_snapshot(state["correction"])
+        )
+        self._correct = deque(map(bool, state["correct"]), maxlen=self._correct.maxlen)
+        self._served = dict(zip(*state["served"], strict=True))
+        self._watches = [Watch.from_snapshot(w) for w in state["watches"]]
+        index, rows = state["pending"]
+        self._pending = dict(zip(index.tolist(), rows, strict=True))
+        index, scores = state["recent_scores"]
+        self._recent_scores.extend(zip(index.tolist(), scores, strict=True))
+        self._labelled_index.extend(state["labelled_index"].tolist())
+        self._suspected = (
+            None if state["suspected"] is None else Incident.from_json(state["suspected"])
+        )
+        plan = self.plan if self._suspected is not None else self._recheck_plan
+        if state["suspicion"] is not None:
+            self._suspicion = Suspicion.from_snapshot(plan, state["suspicion"])
+        self._recheck_at = state["recheck_at"]
+        self._recheck_gap = state["recheck_gap"]
+        self._quiet_until = state["quiet_until"]
+
+
+def _findings(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as fields of an incident."""
+    return {
+        "kind": verdict.kind,
+        "factors": tuple(sorted(str(f) for f in verdict.factors)),
+        "evidence": tuple(dataclasses.asdict(e) for e in verdict.evidence),
+        "contributions": dict(verdict.contributions),
+    }
+
+
+def _drop_oldest(entries: dict[int, Any], most: int) -> None:
+    while len(entries) > most:
+        del entries[next(iter(entries))]
+
+
+def _stack(rows: Any) -> Array:
+    rows = list(rows)
+    return np.stack(rows) if rows else np.empty((0, 0))

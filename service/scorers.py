@@ -1,0 +1,43 @@
+"""A model version that answers: VGG-16 in a process of its own, tabular models in this one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import Array
+from models.spec import Family, ModelVersion
+from service.stream import Scorer
+
+
+class TabularScorer:
+    """A tabular model, whose parameters are a few arrays."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        from models.tabular import TabularClassifier  # noqa: PLC0415 - imports scikit-learn
+
+        self.classes = version.classes
+        self.input_shape = version.input_shape
+        self._model = TabularClassifier.load(version.path)
+
+    def score(self, inputs: npt.NDArray[Any], /) -> tuple[Array, Array | None]:
+        """Probabilities (n, K) for features (n, d)."""
+        # One row at a time, so that a result does not depend on the batch it came in.
+        rows = [self._model.predict_proba(row[None])[0] for row in inputs.astype(np.float64)]
+        return np.stack(rows), None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def load_scorer(version: ModelVersion) -> Scorer:
+    """The scorer of a version."""
+    if version.family is Family.TABULAR:
+        return TabularScorer(version)
+    from models.scorer import ScoringProcess  # noqa: PLC0415 - only streams of images need it
+
+    process = ScoringProcess(version.path)
+    process.start()
+    return process

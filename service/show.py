@@ -1,0 +1,54 @@
+"""A batch's outcome as metrics."""
+
+from __future__ import annotations
+
+from service.incidents import IncidentState
+from service.labels import Outcome
+from service.metrics import Metrics
+from service.monitor import Phase
+from service.stream import Batch, Stream
+
+
+def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:
+    """Bring a stream's metrics up to date after a batch; `now` is in Unix seconds."""
+    name, monitor, outcomes = stream.name, stream.monitor, batch.outcomes
+    metrics.observations.labels(name).inc(batch.n_observations)
+    for outcome, n in outcomes.labels.items():
+        metrics.labels.labels(name, str(outcome)).inc(n)
+    if batch.n_observations:
+        metrics.last_observation.labels(name).set(now)
+    if outcomes.labels.get(Outcome.JOINED):
+        metrics.last_label.labels(name).set(now)
+    if monitor.n_seen:
+        metrics.label_join.labels(name).set(monitor.n_labelled / monitor.n_seen)
+    if monitor.accuracy is not None:
+        metrics.accuracy.labels(name).set(monitor.accuracy)
+    if monitor.phase is Phase.WATCHING:
+        metrics.suspicions_expected.labels(name).inc(
+            batch.n_observations / monitor.suspicion_interval
+        )
+    _show_detection(metrics, stream, batch)
+    if monitor.correction is not None:
+        prior = monitor.correction.target_prior
+        metrics.set_priors(name, dict(zip(stream.score_classes, map(float, prior), strict=True)))
+
+
+def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
+    name, monitor, outcomes = stream.name, stream.monitor, batch.outcomes
+    for alarm in outcomes.alarms:
+        metrics.alarms.labels(name, str(alarm.factor)).inc()
+        metrics.suspicions.labels(name, "opened").inc()
+    for factor, ratio in monitor.statistics.items():
+        metrics.drift_statistic.labels(name, str(factor)).set(ratio)
+    for evidence in outcomes.evidence:
+        if evidence.p_value is not None:
+            metrics.test_p_value.labels(name, str(evidence.factor)).set(evidence.p_value)
+    for incident in outcomes.incidents:
+        if incident.state is IncidentState.DISMISSED:
+            metrics.suspicions.labels(name, "dismissed").inc()
+    for incident, _ in outcomes.decisions:
+        metrics.suspicions.labels(name, "confirmed").inc()
+        metrics.incidents.labels(name, str(incident.kind)).inc()
+    for factor in stream.settings.problem.factors:
+        is_open = any(factor in i.factors for i in monitor.open.values())
+        metrics.incident_open.labels(name, str(factor)).set(is_open)

@@ -1,0 +1,287 @@
+"""One stream at work: its schema, its scorer and its monitor, fed with decoded records."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import Array, State, Verdict
+from models.images import ImageError
+from models.images import decode as decode_image
+from models.spec import Floats
+from service.arrivals import Arrival, Outcomes
+from service.fetch import fetch
+from service.jobs import tabular_row
+from service.monitor import Monitor
+from service.policy import Decision
+from service.records import DecodeError, LabelRecord, Observation, Record, decode
+from service.representation import Embedding, Raw, Representation, Tabular
+from service.rows import ContentKind, StoredSample
+from service.schema import FeatureSchema, SchemaLearner
+from service.settings import ImageSettings, StreamSettings
+
+Decoded = tuple[Record, Observation | LabelRecord]
+
+
+class Scorer(Protocol):
+    """A champion that answers."""
+
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+
+    def score(self, inputs: npt.NDArray[Any], /) -> tuple[Floats, Floats | None]:
+        """Probabilities (n, K) for inputs (n, ...), and embeddings (n, m) where it has them."""
+        ...
+
+    def close(self) -> None:
+        """Let go of its process and memory."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one batch of records did to a stream."""
+
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    samples: list[StoredSample] = field(default_factory=list)
+    refused: list[tuple[Record, DecodeError]] = field(default_factory=list)
+    n_observations: int = 0
+
+
+class Stream:
+    """A stream's schema, scorer and monitor.
+
+    Parameters
+    ----------
+    settings
+        The stream's settings.
+    decide
+        The policy, bound to what this stream has at hand.
+    scorer
+        The champion; None where the stream is scored elsewhere or not at all.
+    images
+        Limits of images, and where they may come from.
+    seed
+        As in `Monitor`.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        decide: Callable[[Verdict], Decision],
+        *,
+        scorer: Scorer | None,
+        images: ImageSettings,
+        seed: int,
+    ) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.scorer = scorer
+        self.version: int | None = None
+        self._decide = decide
+        self._images = images
+        self._seed = seed
+        self._schema: FeatureSchema | None = None
+        self._learner: SchemaLearner | None = None
+        self._held: list[Decoded] = []
+        self.monitor: Monitor
+        self._set_up(None)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the events are images."""
+        return self.settings.model is not None and self.settings.model.family == "vgg16"
+
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether observations are kept to train on."""
+        return self.settings.model is not None
+
+    @property
+    def score_classes(self) -> tuple[str, ...]:
+        """The classes of the scores, in their order."""
+        return self.scorer.classes if self.scorer else tuple(self.settings.classes or ())
+
+    def _set_up(self, schema: FeatureSchema | None) -> None:
+        self._schema = schema
+        representation: Representation
+        if self.is_image:
+            representation = Embedding()
+        else:
+            if schema is None and self.settings.features is not None:
+                self._schema = schema = FeatureSchema.declared(self.settings.features)
+            self._learner = SchemaLearner() if schema is None else None
+            representation = Tabular(schema or FeatureSchema.empty())
+        self.monitor = Monitor(
+            self.settings,
+            representation,
+            self._decide,
+            score_classes=self.score_classes,
+            seed=self._seed,
+        )
+
+    def take(self, decoded: Sequence[Decoded]) -> Batch:
+        """Take records in order."""
+        batch = Batch()
+        if self._learner is not None:
+            decoded = self._learn(decoded)
+        arrivals = self._arrivals(decoded, batch)
+        batch.outcomes = self.monitor.update(arrivals)
+        return batch
+
+    def _learn(self, decoded: Sequence[Decoded]) -> Sequence[Decoded]:
+        """Hold records back until the first observations have told the features."""
+        assert self._learner is not None
+        for n, (_, record) in enumerate(decoded, 1):
+            if isinstance(record, Observation):
+                schema = self._learner.add(record)
+                if schema is not None:
+                    held = [*self._held, *decoded[:n]]
+                    self._held = []
+                    self._set_up(schema)
+                    return [*held, *decoded[n:]]
+        self._held.extend(decoded)
+        return []
+
+    def _arrivals(self, decoded: Sequence[Decoded], batch: Batch) -> list[Arrival]:
+        good: list[Decoded] = []
+        inputs: list[npt.NDArray[Any]] = []
+        for record, decoded_body in decoded:
+            body = decoded_body
+            if isinstance(body, Observation):
+                try:
+                    body = self._fetched(body)
+                    given = self._input(body)
+                except (DecodeError, ImageError) as error:
+                    reason = error if isinstance(error, DecodeError) else _image_error(error)
+                    batch.refused.append((record, reason.at(record)))
+                    continue
+                if given is not None:
+                    inputs.append(given)
+            good.append((record, body))
+        scores: Floats | None = None
+        codes: Floats | None = None
+        if self.scorer is not None and inputs:
+            scores, codes = self.scorer.score(np.stack(inputs))
+        arrivals: list[Arrival] = []
+        row = 0
+        for record, body in good:
+            at = (record.topic, record.partition, record.offset)
+            time = body.time.isoformat() if body.time else ""
+            if isinstance(body, LabelRecord):
+                arrivals.append(Arrival(at, body.id, time, None, body.label))
+                continue
+            raw: Raw = body.features
+            if self.is_image:
+                assert codes is not None
+                raw = codes[row].astype(np.float64)
+            own = scores[row].astype(np.float64) if scores is not None else self._own_scores(body)
+            arrivals.append(Arrival(at, body.id, time, raw, body.label, body.prediction, own))
+            if self.keeps_samples:
+                index = self.monitor.n_seen + batch.n_observations
+                batch.samples.append(self._sample(index, body, time))
+            batch.n_observations += 1
+            row += 1
+        return arrivals
+
+    def _input(self, body: Observation) -> npt.NDArray[Any] | None:
+        """What the scorer reads of an observation, after all checks on it."""
+        if self.is_image:
+            if body.image is None:
+                raise DecodeError("missing_field", "image: this stream's observations are images")
+            assert self.scorer is not None
+            height, width, _ = self.scorer.input_shape
+            limits = self._images
+            return decode_image(
+                body.image,
+                (height, width),
+                max_bytes=limits.max_bytes,
+                max_pixels=limits.max_pixels,
+            )
+        assert self._schema is not None
+        self._schema.check(body)
+        if self.scorer is None:
+            return None
+        try:
+            return tabular_row(body.features)
+        except ValueError as error:
+            raise DecodeError("wrong_type", str(error)) from None
+
+    def _fetched(self, body: Observation) -> Observation:
+        """The observation with its image, where it only points to it."""
+        if not self.is_image or body.image is not None or body.image_uri is None:
+            return body
+        limits = self._images
+        data = fetch(body.image_uri, limits.uri_prefixes, limits.max_bytes)
+        return dataclasses.replace(body, image=data)
+
+    def _own_scores(self, body: Observation) -> Array | None:
+        """Scores that came with the record, if they cover the declared classes."""
+        if body.scores is None or not self.score_classes:
+            return None
+        return np.array([body.scores.get(c, 0.0) for c in self.score_classes])
+
+    def _sample(self, index: int, body: Observation, time: str) -> StoredSample:
+        if self.is_image:
+            return StoredSample(index, body.id, time, body.image or b"", ContentKind.IMAGE)
+        content = json.dumps(dict(body.features)).encode()
+        return StoredSample(index, body.id, time, content, ContentKind.FEATURES)
+
+    def preload(self, decoded: Sequence[Decoded]) -> None:
+        """Take the reference window from records of another place, such as the training data.
+
+        Raises
+        ------
+        DecodeError
+            If one of them is refused: a reference with holes is no reference.
+        """
+        batch = Batch()
+        known = self._learn(decoded) if self._learner is not None else decoded
+        arrivals = self._arrivals(known, batch)
+        if batch.refused:
+            raise batch.refused[0][1]
+        self.monitor.preload(arrivals)
+
+    def champion_changed(self, version: int, scorer: Scorer) -> None:
+        """Serve with another champion from the next observation on."""
+        if self.scorer is not None:
+            self.scorer.close()
+        self.scorer = scorer
+        self.version = version
+        self.monitor.score_classes = scorer.classes
+
+    def snapshot(self) -> State:
+        """Everything needed to go on."""
+        return {
+            "version": self.version,
+            "schema": None if self._schema is None else self._schema.snapshot(),
+            "held": [[r.topic, r.partition, r.offset, r.key, r.value] for r, _ in self._held],
+            "monitor": self.monitor.snapshot(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot of an equally configured stream."""
+        if state["schema"] is not None:
+            self._set_up(FeatureSchema.from_snapshot(state["schema"]))
+        self.version = state["version"]
+        self._held = []
+        if self._learner is not None:
+            held = [Record(*fields) for fields in state["held"]]
+            self._learn([(record, decode(record)) for record in held])
+        self.monitor.restore(state["monitor"])
+
+
+def _image_error(error: ImageError) -> DecodeError:
+    return DecodeError(error.reason, f"image: {error}")
+
+
+def count_reasons(refused: Sequence[tuple[Record, DecodeError]]) -> Counter[str]:
+    """Refused records by reason."""
+    return Counter(error.reason for _, error in refused)
