@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,9 +10,14 @@ from enum import StrEnum
 import numpy as np
 
 from detectors.attribution import Sample, conclude, examine
-from detectors.base import Array, Factor, IntArray, Kind, Problem, State, Verdict
+from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem, State, Verdict
+from detectors.permutation import two_sample
 
 UNLABELLED = -1
+
+
+MIN_ROWS = 20
+"""Rows that a test of the inputs needs."""
 
 
 class Step(StrEnum):
@@ -182,10 +188,39 @@ class Suspicion:
             seed=self.seed + number,
             min_labels=self.plan.min_labels,
         )
-        verdict = conclude(
-            examined.evidence, self.plan.problem, self.plan.spend(number), examined.contributions
-        )
+        alpha = self.plan.spend(number)
+        verdict = conclude(examined.evidence, self.plan.problem, alpha, examined.contributions)
+        if all(e.p_value is None for e in examined.evidence):
+            verdict = self._by_inputs(reference, verdict, alpha)
         return Look(self._step(verdict, number, last=last), verdict)
+
+    def _by_inputs(self, reference: Sample, verdict: Verdict, alpha: float) -> Verdict:
+        """Whether anything moved, where neither factor could be tested.
+
+        In Y->X problems P(X) moves with either factor. It cannot tell which one, but a suspicion
+        without labels must not be confirmed because nothing speaks against it.
+        """
+        recent = self.sample()
+        if len(recent.features) < MIN_ROWS:
+            return dataclasses.replace(verdict, kind=Kind.NONE, factors=frozenset())
+        found = two_sample(reference.features, recent.features, seed=self.seed)
+        evidence = Evidence(
+            "two-sample of the inputs",
+            self.plan.problem.marginal,
+            found.statistic,
+            found.p_value,
+            found.effect,
+            found.n_reference,
+            found.n_recent,
+            "labels are missing: P(X) moves with either factor",
+        )
+        moved = found.p_value <= alpha
+        return dataclasses.replace(
+            verdict,
+            kind=Kind.UNDETERMINED if moved else Kind.NONE,
+            factors=verdict.factors if moved else frozenset(),
+            evidence=(*verdict.evidence, evidence),
+        )
 
     def _step(self, verdict: Verdict, number: int, *, last: bool) -> Step:
         if verdict.kind is Kind.NONE:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
@@ -21,6 +21,7 @@ from service.jobs import Jobs, Progress
 from service.metrics import Metrics
 from service.outbox import Outbox
 from service.pipeline import Pipeline
+from service.promotion import promote, rollback
 from service.settings import Settings, SourceSettings
 from service.source import DirectorySource, FileSource, Source
 from service.store import Store
@@ -107,6 +108,29 @@ class App:
         """Whether records are being taken, and otherwise why not."""
         return self.started, "" if self.started else "starting"
 
+    # -- what an operator can ask for ----------------------------------------------------------
+
+    def close_incident(self, id_: str, reason: str) -> dict[str, Any]:
+        """Have an open incident resolved at the next step of the loop."""
+        if not any(id_ in s.monitor.open for s in self.pipeline.streams.values()):
+            raise LookupError(f"no open incident has the id {id_!r}")
+        self.pipeline.to_close.put((id_, reason))
+        return {"id": id_, "detail": "it is closed with the next records"}
+
+    def promote(self, stream: str, version: int, reason: str) -> dict[str, Any]:
+        """Make a version the champion."""
+        self._known(stream)
+        return asdict(promote(self.store, self.registry, stream, version, reason))
+
+    def rollback(self, stream: str, reason: str) -> dict[str, Any]:
+        """Make the former champion the champion again."""
+        self._known(stream)
+        return asdict(rollback(self.store, self.registry, stream, reason))
+
+    def _known(self, stream: str) -> None:
+        if stream not in self.pipeline.streams:
+            raise LookupError(f"there is no stream {stream!r}")
+
     # -- life ----------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
@@ -169,7 +193,7 @@ def serving(app: App) -> Iterator[HttpServer | None]:
     http = app.settings.http
     if http.port is not None:
         server = HttpServer(
-            create_app(app, app.prometheus, http.read_token()), http.host, http.port
+            create_app(app, app.prometheus, http.read_token(), app), http.host, http.port
         )
         server.start()
     try:

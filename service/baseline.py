@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from detectors.attribution import Sample
 
+from detectors.attribution import Sample
 from detectors.base import Array, IntArray, State
 from detectors.confirm import UNLABELLED
 from service.arrivals import Labelled, Seen
@@ -51,6 +51,8 @@ class Baseline:
         self.rows: Array = np.empty((0, 0))
         self.codes: IntArray = np.empty(0, np.int64)
         self.scores: Array = np.empty((0, 0))
+        self.right = (0, 0)
+        """Right predictions, and all predictions whose label has come."""
         self._codes: dict[str, int] = {}
         self._raws: list[Raw] = []
         self._raw_scores: list[Array] = []
@@ -90,9 +92,11 @@ class Baseline:
         self.frozen = True
         return True
 
-    def label(self, event: Labelled) -> None:
-        """Take a label of the window; those that come after the labels are complete count too."""
+    def label(self, event: Labelled, served: str | None) -> None:
+        """Take a label of the window, and what had been predicted; late ones count too."""
         self._labels[event.index] = event.label
+        if served is not None:
+            self.right = (self.right[0] + (served == event.label), self.right[1] + 1)
         if self.labelled:
             self.codes[event.index - self.start] = self.code(event.label)
 
@@ -187,6 +191,7 @@ class Baseline:
             "rows": self.rows,
             "codes": self.codes.copy(),
             "scores": self.scores,
+            "right": self.right,
             "raws": _pack(self._raws),
             "raw_scores": np.array(self._raw_scores, np.float64),
             "labels": [list(self._labels), list(self._labels.values())],
@@ -202,6 +207,7 @@ class Baseline:
         self._name(tuple(state["classes"]))
         self.rows, self.scores = state["rows"], state["scores"]
         self.codes = state["codes"].copy()
+        self.right = tuple(state["right"])
         self._raws = list(state["raws"])
         self._raw_scores = list(state["raw_scores"])
         self._labels = dict(zip(*state["labels"], strict=True))

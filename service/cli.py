@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def demo(
                 port=port,
                 report=report,
                 exit_when_done=exit_when_done,
-                console=Console(),
+                console=Console(width=None if sys.stdout.isatty() else 120),
                 stop=stop,
             )
         except ListenError as error:
@@ -231,7 +232,11 @@ def models_promote(
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "promoted by hand",
 ) -> None:
     """Make a version the champion; a running service takes it over by itself."""
-    _promote(config, stream, version, reason)
+    from service.promotion import promote
+
+    _change(
+        config, stream, lambda store, registry: promote(store, registry, stream, version, reason)
+    )
 
 
 @models.command("rollback")
@@ -241,30 +246,21 @@ def models_rollback(
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "rolled back by hand",
 ) -> None:
     """Make the former champion the champion again."""
-    store = _store(_load(config))
-    history = store.champion_history(stream)
-    former = [c.version for c in history if c.version != history[-1].version]
-    if not former:
-        _fail(f"{stream}: there is no former champion to go back to")
-    _promote(config, stream, former[-1], reason)
+    from service.promotion import rollback
+
+    _change(config, stream, lambda store, registry: rollback(store, registry, stream, reason))
 
 
-def _promote(config: Path, stream: str, number: int, reason: str) -> None:
-    from models.registry import Registry, RegistryError
-    from service import checkpoint
+def _change(config: Path, stream: str, change: Callable[[Any, Any], Any]) -> None:
+    from models.registry import Registry
 
     settings = _load(config)
     _check_stream(settings, config, stream)
     try:
-        Registry(settings.registry.path).get(stream, number)
-    except (RegistryError, OSError, ValueError) as error:
+        champion = change(_store(settings), Registry(settings.registry.path))
+    except (LookupError, ValueError) as error:
         _fail(str(error))
-    store = _store(settings)
-    state = store.state(stream)
-    index = 0 if state is None else checkpoint.loads(state)["monitor"]["n_seen"]
-    with store.transaction() as tx:
-        tx.set_champion(stream, number, reason, index)
-    typer.echo(f"{stream}: version {number} is the champion")
+    typer.echo(f"{stream}: version {champion.version} is the champion")
 
 
 def _check_stream(settings: Any, config: Path, stream: str) -> None:
@@ -312,3 +308,7 @@ def _progress() -> Iterator[Callable[[Mapping[str, Any]], None]]:
                 )
 
         yield show
+
+
+if __name__ == "__main__":
+    main()

@@ -156,7 +156,7 @@ class Screen:
             title_justify="left",
         )
         for column in ("phase", "stream", "truth", "verdict", "delay", "action"):
-            table.add_column(column, no_wrap=True)
+            table.add_column(column)
         for column in ("accuracy before", "during", "after"):
             table.add_column(column, justify="right")
         for title, r in rows:
@@ -169,8 +169,7 @@ class Screen:
             ]
             table.add_row(title, r.stream, truth, Text(verdict, style), delay, r.action, *accuracy)
         self._live.stop()
-        # The table says it all: it is not squeezed into a narrow terminal.
-        self._console.print(table, width=max(self._console.width, 120), soft_wrap=True)
+        self._console.print(table)
 
     def keeps_serving(self, url: str) -> None:
         """The demo is over, the service is not."""

@@ -91,11 +91,11 @@ def draw_image(
 ) -> tuple[npt.NDArray[np.uint8], str]:
     """One event of the image stream: pixels (32, 32, 3) and the digit.
 
-    A worn sensor sees the digit turned by 30 degrees and at half the contrast, with more noise.
+    A worn sensor sees the digit turned by 25 degrees and at half the contrast, with more noise.
     """
     digit = int(rng.choice(10, p=PRIOR_AFTER)) if regime.prior else int(rng.integers(10))
     base = _base()[0][rng.choice(_by_class(source)[digit])]
-    grey = _vary(base, IMAGE_SIDE, rng, turn=30.0 if regime.worn else 0.0)
+    grey = _vary(base, IMAGE_SIDE, rng, turn=25.0 if regime.worn else 0.0)
     if regime.worn:
         grey = 0.25 + 0.5 * grey
     grey = grey + rng.normal(0, 0.06 if regime.worn else 0.03, grey.shape)

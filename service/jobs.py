@@ -27,6 +27,7 @@ from models.spec import Family, ModelVersion
 from service.rows import Job, JobState, StoredSample
 from service.settings import ModelSettings, Settings
 from service.store import Store
+from service.worse import worse
 
 log = structlog.get_logger()
 
@@ -34,9 +35,6 @@ HOLDOUT_SHARE = 0.3
 """Newest share of the recent labelled rows, which decides about promotion and trains nothing."""
 ANCHOR_ROWS = 400
 """Labelled rows from before the change, newest first: half are trained on again, half judge."""
-HOLD_MARGIN = 0.02
-"""A champion that lost no more accuracy than this since the change counts as holding."""
-
 Progress = Callable[[Job, Mapping[str, Any]], None]
 
 
@@ -70,10 +68,13 @@ class Finished:
 
     @property
     def champion_holds(self) -> bool:
-        """Whether the champion is about as accurate since the change as it was before."""
+        """Whether nothing shows that the champion is worse since the change than before."""
         gate = self.result["gate"]
-        before = gate.get("anchor_champion_accuracy")
-        return before is not None and gate["champion_accuracy"] >= before - HOLD_MARGIN
+        before, now = gate["anchor_champion_accuracy"], gate["champion_accuracy"]
+        if before is None or now is None:
+            return False
+        n, m = gate["anchor_n"], gate["n"]
+        return not worse((round(before * n), n), (round(now * m), m))
 
 
 class Jobs:

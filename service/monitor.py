@@ -25,6 +25,7 @@ from service.labels import LabelJoin
 from service.policy import ActionKind, Decision
 from service.representation import Representation
 from service.settings import StreamSettings
+from service.worse import worse
 
 
 class Phase(StrEnum):
@@ -98,6 +99,7 @@ class Monitor:
         self.open: dict[str, Incident] = {}
         self.correction: PriorCorrection | None = None
         self._correct: deque[bool] = deque(maxlen=500)
+        self._before_repair: tuple[int, int] | None = None
         self._served: dict[int, str] = {}
         self._begin_reference()
 
@@ -246,7 +248,7 @@ class Monitor:
             self._correct.append(served == event.label)
         out.joined.append((event.index, event.label, served))
         if self.baseline.holds(event.index):
-            self.baseline.label(event)
+            self.baseline.label(event, served)
             if self.baseline.labels_due(event):
                 self._arm_labels()
 
@@ -277,7 +279,7 @@ class Monitor:
         self._watches = self._build(Feed.SEEN, self.baseline.rows, self.baseline.codes)
         for incident in list(self.open.values()):
             if incident.state is IncidentState.REPAIRING:
-                self._resolve(incident, "the repaired stream has a new reference", out)
+                self._after_reweighting(incident, out)
 
     def _arm_labels(self) -> None:
         """The reference's labels are complete: begin to watch what needs labels."""
@@ -500,6 +502,7 @@ class Monitor:
         out.decisions.append((incident, decision))
         if correction is not None:
             self.correction = correction
+            self._before_repair = self.baseline.right
             self._begin_reference()
         elif decision.action is ActionKind.FINE_TUNE:
             self.phase = Phase.REPAIRING
@@ -533,8 +536,11 @@ class Monitor:
         self, verdict: Verdict, suspicion: Suspicion, event: Event, out: Outcomes
     ) -> None:
         """Settle, extend or close the open incidents by a later comparison."""
-        tested = [e.p_value for e in verdict.evidence if e.p_value is not None]
-        if tested and len(tested) == len(verdict.evidence) and min(tested) > RETURN_ALPHA:
+        tested = {e.test: e.p_value for e in verdict.evidence if e.p_value is not None}
+        confirmed_by = {
+            e["test"] for i in self.open.values() for e in i.evidence if e["p_value"] is not None
+        }
+        if tested and confirmed_by <= tested.keys() and min(tested.values()) > RETURN_ALPHA:
             for incident in list(self.open.values()):
                 self._resolve(incident, "the evidence has returned to the reference", out)
             self._watch_again()
@@ -580,6 +586,31 @@ class Monitor:
             return None
         return PriorCorrection.estimate(reference, labels, np.stack(recent))
 
+    def _after_reweighting(self, incident: Incident, out: Outcomes) -> None:
+        """Resolve an incident if the re-weighted scores are as good as the reference's were.
+
+        If they are worse beyond chance the prior was not all that moved, and the answer to a
+        concept drift is tried.
+        """
+        if not worse(self._before_repair, self.baseline.right):
+            self._resolve(incident, "re-weighted; the stream has a new reference", out)
+            return
+        verdict = Verdict(Kind.CONCEPT, frozenset({Factor.CONCEPT}), ())
+        decision = self._decide(verdict)
+        reason = "re-weighting was not enough"
+        if decision.action is not ActionKind.FINE_TUNE:
+            self._resolve(incident, f"{reason}, and no training is possible", out)
+            return
+        incident = dataclasses.replace(
+            incident,
+            detail=f"{reason}: {decision.reason}",
+            actions=(*incident.actions, self._action(decision.action, reason, None)),
+        )
+        self.open[incident.id] = incident
+        self.phase = Phase.REPAIRING
+        out.incidents.append(incident)
+        out.decisions.append((incident, decision))
+
     def repaired(self, detail: str) -> Outcomes:
         """A new champion serves from the next observation on: begin a new reference."""
         out = Outcomes()
@@ -589,6 +620,21 @@ class Monitor:
         self._correct.clear()
         self._served.clear()
         self._begin_reference()
+        return out
+
+    def close(self, incident_id: str, detail: str) -> Outcomes:
+        """Resolve an incident by hand; with the last one the stream is watched again.
+
+        Raises
+        ------
+        KeyError
+            If no incident of that id is open.
+        """
+        out = Outcomes()
+        self._resolve(self.open[incident_id], detail, out)
+        if not self.open and self.phase is Phase.OPEN:
+            self._suspicion = None
+            self._watch_again()
         return out
 
     def repair_failed(self, detail: str) -> Outcomes:
@@ -618,6 +664,7 @@ class Monitor:
             "open": [i.to_json() for i in self.open.values()],
             "correction": None if self.correction is None else self.correction.snapshot(),
             "correct": np.array(self._correct, bool),
+            "before_repair": self._before_repair,
             "served": [list(self._served), list(self._served.values())],
             "baseline": self.baseline.snapshot(),
             "watches": [w.snapshot() for w in self._watches],
@@ -651,6 +698,7 @@ class Monitor:
             else PriorCorrection.from_snapshot(state["correction"])
         )
         self._correct = deque(map(bool, state["correct"]), maxlen=self._correct.maxlen)
+        self._before_repair = state["before_repair"]
         self._served = dict(zip(*state["served"], strict=True))
         self._watches = [Watch.from_snapshot(w) for w in state["watches"]]
         index, rows = state["pending"]

@@ -16,6 +16,7 @@ same incidents as if it had not been killed.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import threading
@@ -23,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import structlog
@@ -113,6 +115,8 @@ class Pipeline:
         self.metrics = metrics
         self.jobs = jobs
         self.pause_while_training = False
+        self.to_close: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        """Ids of incidents to resolve by hand, and why; filled from other threads."""
         self.n_records = 0
         self.n_refused = 0
         self.on_batch: Callable[[Stream, Batch], None] = lambda stream, batch: None
@@ -166,6 +170,15 @@ class Pipeline:
                         decoded.append((record, body))
         return decoded
 
+    def _close_by_hand(self) -> None:
+        """Resolve the incidents that an operator has asked to close."""
+        while not self.to_close.empty():
+            id_, reason = self.to_close.get()
+            for stream in self.streams.values():
+                if id_ in stream.monitor.open:
+                    self._unwritten.touched.add(stream.name)
+                    self._after(stream, Batch(stream.monitor.close(id_, f"closed: {reason}")))
+
     def _adopt_champions(self) -> None:
         """Serve with champions that an operator has made, here or on the command line."""
         for stream in self.streams.values():
@@ -176,7 +189,7 @@ class Pipeline:
             stream.champion_changed(champion.version, self._scorer_of(version))
             self.metrics.champion_version.labels(stream.name).set(champion.version)
             self._unwritten.touched.add(stream.name)
-            self._note(stream, stream.monitor.repaired(champion.reason))
+            self._after(stream, Batch(stream.monitor.repaired(champion.reason)))
 
     def _decider(self, settings: StreamSettings) -> Callable[[Verdict], Decision]:
         wanted = {
@@ -215,6 +228,7 @@ class Pipeline:
         records = [] if paused else self.source.poll(POLL_RECORDS, timeout_s)
         if records:
             self._take(records)
+        self._close_by_hand()
         finished = self.jobs.poll() if self.jobs else None
         if finished is not None:
             self._repair(finished)
@@ -237,7 +251,12 @@ class Pipeline:
         unwritten = self._unwritten
         by_stream: dict[str, list[Decoded]] = {}
         for record in records:
-            unwritten.offsets[record.topic, record.partition] = record.offset + 1
+            at = (record.topic, record.partition)
+            if at not in self._epochs:
+                # With its first record the partition is this process's: an older owner that
+                # comes back finds its epoch over and writes nothing.
+                self._epochs[at] = self.store.claim(*at)
+            unwritten.offsets[at] = record.offset + 1
             self.metrics.records_consumed.labels(record.topic).inc()
             try:
                 body = decode(record, max_image_bytes=self.settings.images.max_bytes)
@@ -262,9 +281,7 @@ class Pipeline:
                 unwritten.labels.setdefault(name, []).extend(
                     (index, label) for index, label, _ in batch.outcomes.joined
                 )
-            self._note(stream, batch.outcomes)
-            show(self.metrics, stream, batch, self._clock())
-            self.on_batch(stream, batch)
+            self._after(stream, batch)
 
     def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
         self.n_refused += 1
@@ -314,14 +331,19 @@ class Pipeline:
 
     def _messages(self, incident: Incident) -> list[Action]:
         """The webhook messages of an incident's new state, one for each endpoint."""
+        if incident.state is IncidentState.SUSPECTED and incident.evidence:
+            return []  # a look that decided nothing
         event = f"incident.{incident.state}"
+        document = incident.to_json()
+        # An incident can come to a state twice; what a replay writes again has the same digest.
+        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
         return [
             Action(
-                id=f"{incident.id}:{incident.state}:{n}",
+                id=f"{incident.id}:{incident.state}:{digest}:{n}",
                 stream=incident.stream,
                 incident_id=incident.id,
                 kind=f"webhook:{n}",
-                payload={"event": event, "data": incident.to_json()},
+                payload={"event": event, "data": document},
             )
             for n, hook in enumerate(self.settings.webhooks)
             if not hook.events or event in hook.events
@@ -347,9 +369,6 @@ class Pipeline:
         # Before the transaction: a line that is written twice says so by its coordinates, a line
         # that is lost would be silent.
         append_dead_letters(self.settings.dead_letters.path, unwritten.dead_letters)
-        for at in unwritten.offsets:
-            if at not in self._epochs:
-                self._epochs[at] = self.store.claim(*at)
         with self.store.transaction(self._epochs) as tx:
             tx.put_offsets(unwritten.offsets)
             for name in sorted(unwritten.touched):
@@ -418,7 +437,13 @@ class Pipeline:
         unwritten.writes.append(lambda tx: tx.finish_job(job.id, state, shown))
         self.metrics.retrain_runs.labels(stream.name, finished.outcome).inc()
         self.metrics.retrain_duration.observe(float(result.get("elapsed_s", 0.0)))
-        self._note(stream, outcomes)
+        self._after(stream, Batch(outcomes))
+
+    def _after(self, stream: Stream, batch: Batch) -> None:
+        """Put down and show what a batch or a repair did to a stream."""
+        self._note(stream, batch.outcomes)
+        show(self.metrics, stream, batch, self._clock())
+        self.on_batch(stream, batch)
 
     @staticmethod
     def _needs_approval(stream: Stream) -> bool:

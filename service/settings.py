@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
@@ -109,25 +108,6 @@ class LabelSettings(_Section):
     max_pending: int = Field(
         default=10_000, ge=1, description="Observations that wait at most; the oldest go first."
     )
-    max_age: timedelta | None = Field(
-        default=None,
-        description="Longest wait, an ISO 8601 duration such as P30D; none for no limit.",
-    )
-
-    @field_validator("max_age", mode="before")
-    @classmethod
-    def _duration(cls, value: object) -> object:
-        if value is None or isinstance(value, timedelta):
-            return value
-        found = None
-        if isinstance(value, str) and value.startswith("P"):
-            with suppress(ValueError):
-                found = _DURATION.validate_python(value)
-        if found is None:
-            raise ValueError(f"expected an ISO 8601 duration such as P30D, got {value!r}")
-        if not found:
-            raise ValueError(f"expected a positive duration, got {value!r}")
-        return found
 
 
 class OnConfirmedSettings(_Section):
@@ -226,9 +206,6 @@ class StreamSettings(_Section):
         "y_to_x if the label causes the features (diagnosis, most images of things); it decides "
         "which shifts exist, so a guess would give wrong verdicts and there is no default."
     )
-    family: Literal["auto", "tabular", "image"] = Field(
-        default="auto", description="What the events carry; auto looks at model and records."
-    )
     features: dict[str, FeatureKind] | None = Field(
         default=None,
         min_length=1,
@@ -292,11 +269,6 @@ class StreamSettings(_Section):
                         "fine_tune needs a model: add the stream's model section, or use "
                         "reweight or alert_only",
                     )
-        elif self.family != "auto" and (self.family == "image") != (self.model.family == "vgg16"):
-            raise FieldError(
-                ("family",),
-                f"expected what the model reads ({self.model.family}), got {self.family!r}",
-            )
         return self
 
 

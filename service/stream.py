@@ -24,7 +24,7 @@ from service.policy import Decision
 from service.records import DecodeError, LabelRecord, Observation, Record, decode
 from service.representation import Embedding, Raw, Representation, Tabular
 from service.rows import ContentKind, StoredSample
-from service.schema import FeatureSchema, SchemaLearner
+from service.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
 from service.settings import ImageSettings, StreamSettings
 
 Decoded = tuple[Record, Observation | LabelRecord]
@@ -148,6 +148,8 @@ class Stream:
                     self._set_up(schema)
                     return [*held, *decoded[n:]]
         self._held.extend(decoded)
+        # Observations are at most LEARN_AT_MOST here; labels of other ones could come without end.
+        del self._held[: -self.settings.labels.max_pending - LEARN_AT_MOST]
         return []
 
     def _arrivals(self, decoded: Sequence[Decoded], batch: Batch) -> list[Arrival]:

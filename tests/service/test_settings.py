@@ -1,4 +1,3 @@
-from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
@@ -58,11 +57,9 @@ def test_a_name_and_a_problem_are_enough():
 def test_everything_can_be_set():
     found = loads(
         stream(
-            "family: image\n"
             "classes: [3, 8.0, 'yes']\n"
             "features: {amount: numeric, 3: categorical}\n"
             "reference: {file: train.parquet}\n"
-            "labels: {max_age: P1DT12H}\n"
             "on_confirmed: {covariate: alert_only, concept: fine_tune}\n"
             "model: {weights: source, input_size: [48, 64], epochs: 3, approval: manual}\n"
         )
@@ -75,7 +72,6 @@ def test_everything_can_be_set():
     assert only.classes == ("3", "8", "yes")
     assert only.features == {"amount": "numeric", "3": "categorical"}
     assert only.reference.file == Path("train.parquet")
-    assert only.labels.max_age == timedelta(days=1.5)
     assert only.on_confirmed.covariate is ActionKind.ALERT_ONLY
     assert only.model is not None
     assert only.model.input_size == (48, 64)
@@ -105,17 +101,12 @@ def test_the_direction_of_cause_has_no_default_and_the_message_says_why():
          "least the last look (1000), got 999"),
         (stream("reference: {warm_up: 199}"), "200, got 199"),
         (stream("reference: {warm_up: 300, file: x}"), "either warm_up or file, got both"),
-        (stream("labels: {max_age: 30}"), "ISO 8601 duration such as P30D, got 30"),
-        (stream("labels: {max_age: '-P1D'}"), "ISO 8601 duration"),
-        (stream("labels: {max_age: P0D}"), "positive"),
         (stream("classes: [yes, no]"), "a.yaml:4: streams[0].classes[0]: expected text or"),
         (stream("classes: [3, '3']"), "expected different classes"),
         (stream("classes: [3]"), "at least 2 items"),
         (stream("features: {a: text}"), "a.yaml:4: streams[0].features.a: input should be"),
         (stream("on_confirmed: {concept: fine_tune}"), "on_confirmed.concept: fine_tune needs"),
         (stream("model: {input_size: [16, 32]}"), "sides of 32 to 1024, got [16, 32]"),
-        (stream("family: tabular\nmodel: {}"), "a.yaml:4: streams[0].family: expected what "
-         "the model reads (vgg16), got 'tabular'"),
         ("streams: [{name: a/b, problem: x_to_y}]", 'got "a/b"'),
         ("streams: [{name: '..', problem: x_to_y}]", "streams[0].name"),
         ("streams:\n- {name: a, problem: x_to_y}\n- {name: A, problem: y_to_x}\n",
