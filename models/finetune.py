@@ -53,7 +53,7 @@ def run(folder: Path, progress: Progress) -> JobResult:
             return JobResult.read(folder)
         started = time.monotonic()
         job, rows = Job.read(folder)
-        candidate = folder / CANDIDATE
+        candidate = folder.resolve() / CANDIDATE
         shutil.rmtree(candidate, ignore_errors=True)  # of a process killed while it was writing
         candidate.mkdir()
         make = _images if job.family is Family.VGG16 else _tabular

@@ -83,11 +83,14 @@ class Job:
         ``auto`` or a `Strategy`; for fine-tuning images.
     difference
         How different the new domain is, 0 to 1, for ``auto``; None measures it on the network's
-        codes of the anchor and replay rows against those of the recent rows.
+        codes of the anchor and replay rows against those of the recent rows, or takes the domains
+        for different where there are too few old rows to measure.
     medium_from, different_from
         Limits of `models.strategy.choose`.
-    epochs, learning_rate, batch_size
+    epochs, learning_rate
         None takes the strategy's own (`models.transfer.RECIPES`).
+    batch_size
+        Rows of a training step.
     dense_units, dropout
         Of a network that is built new; see `models.vgg16.Vgg16`. The paper's dropout, 0.5, needs
         about twice the epochs from scratch.

@@ -69,11 +69,16 @@ class Preprocessing:
 
     @classmethod
     def of_images(cls, images: Images) -> Preprocessing:
-        """Scaling to zero mean and unit variance over `images`, shape (n, h, w, 3)."""
-        channels = images.reshape(-1, images.shape[-1])
-        mean = channels.mean(axis=0, dtype=np.float64)
+        """Scaling to zero mean and unit variance over images, shape (n, h, w, 3), n at least 1."""
+        # Counts of the 256 values: exact, and no copy of all images as floats.
+        counts = np.zeros((3, 256))
+        for image in images:
+            for channel in range(3):
+                counts[channel] += np.bincount(image[..., channel].ravel(), minlength=256)
+        share, value = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
+        mean = share @ value
         # A constant channel would divide by zero; it carries nothing, so any scale will do.
-        std = np.maximum(channels.std(axis=0, dtype=np.float64), 1.0)
+        std = np.maximum(np.sqrt(np.maximum(share @ value**2 - mean**2, 0)), 1.0)
         return cls("scale", tuple(map(float, mean)), tuple(map(float, std)))
 
     def to_json(self) -> dict[str, Any]:

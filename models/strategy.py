@@ -9,6 +9,9 @@ import numpy as np
 
 from models.spec import Floats
 
+MIN_DOMAIN_ROWS = 10
+"""Rows of a domain below which `domain_difference` says nothing: two in each of five folds."""
+
 
 class Strategy(StrEnum):
     """How much of the network is trained, from least to most."""
@@ -92,7 +95,7 @@ def domain_difference(old: Floats, new: Floats, *, seed: int) -> float:
     Parameters
     ----------
     old, new
-        Codes of the same network, shapes (n, d) and (m, d); at least 10 rows each.
+        Codes of the same network, shapes (n, d) and (m, d); `MIN_DOMAIN_ROWS` rows at least.
     seed
         Of the split into training and test folds.
 
@@ -104,7 +107,7 @@ def domain_difference(old: Floats, new: Floats, *, seed: int) -> float:
     Raises
     ------
     ValueError
-        If one set has fewer than 10 rows.
+        If one set has fewer rows.
 
     References
     ----------
@@ -115,8 +118,10 @@ def domain_difference(old: Floats, new: Floats, *, seed: int) -> float:
     from sklearn.model_selection import StratifiedKFold, cross_val_predict  # noqa: PLC0415
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    if min(len(old), len(new)) < 10:
-        raise ValueError(f"codes: at least 10 rows of each domain, got {len(old)} and {len(new)}")
+    if min(len(old), len(new)) < MIN_DOMAIN_ROWS:
+        raise ValueError(
+            f"codes: at least {MIN_DOMAIN_ROWS} rows of each domain, got {len(old)} and {len(new)}"
+        )
     x = np.concatenate([old, new]).astype(np.float64)
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-12)
     y = np.r_[np.zeros(len(old), dtype=int), np.ones(len(new), dtype=int)]

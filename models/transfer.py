@@ -13,7 +13,7 @@ import numpy.typing as npt
 from models.features import batch_size, predict, scorer
 from models.job import AUTO, SOURCE, Job, JobError, Kind, Rows, Split
 from models.spec import CAFFE, Preprocessing
-from models.strategy import Choice, Strategy, choose, domain_difference
+from models.strategy import MIN_DOMAIN_ROWS, Choice, Strategy, choose, domain_difference
 from models.training import Progress, Recipe, Trained, fit
 from models.vgg16 import Vgg16, copy_weights, load_imagenet
 
@@ -75,7 +75,7 @@ def train(job: Job, rows: Rows, folder: Path, progress: Progress) -> Transfer:
     Raises
     ------
     JobError
-        If the rows do not fit the champion, or there is nothing to measure the difference on.
+        If the rows do not fit the champion.
     models.vgg16.WeightsUnavailableError
         If pre-trained weights are asked for and not there.
     models.training.TrainingError
@@ -153,8 +153,12 @@ def _start_from_champion(
     if job.strategy != AUTO:
         strategy, reason = job.strategy, "given by the job"
     else:
+        note = ""
         if difference is None:
             difference = _measured_difference(champion, old, rows, job.seed)
+        if difference is None:
+            # A repair is asked for because something moved: the cautious reading.
+            difference, note = 1.0, "; too few old rows to measure the difference, taken as 1"
         n_labels = int((rows.split == Split.TRAIN).sum())
         choice: Choice = choose(
             n_labels,
@@ -162,7 +166,7 @@ def _start_from_champion(
             medium_from=job.medium_from,
             different_from=job.different_from,
         )
-        strategy, reason = choice.strategy.value, choice.reason
+        strategy, reason = choice.strategy.value, choice.reason + note
     network = old.with_classes(job.classes)
     model = network.build(seed=job.seed, precision=precision)
     columns = (list(range(len(old.classes))), [job.classes.index(c) for c in old.classes])
@@ -170,14 +174,11 @@ def _start_from_champion(
     return network, model, (strategy, reason), difference
 
 
-def _measured_difference(champion: Any, network: Vgg16, rows: Rows, seed: int) -> float:
+def _measured_difference(champion: Any, network: Vgg16, rows: Rows, seed: int) -> float | None:
     before, _ = rows.of(Split.ANCHOR, Split.REPLAY)
     after, _ = rows.of(Split.TRAIN, Split.HOLDOUT)
-    if min(len(before), len(after)) < 10:
-        raise JobError(
-            f"difference: to measure it, give 10 anchor or replay rows and 10 recent ones, got "
-            f"{len(before)} and {len(after)}; or name it"
-        )
+    if min(len(before), len(after)) < MIN_DOMAIN_ROWS:
+        return None
     codes = scorer(champion)
     size = batch_size(network.input_shape)
     return domain_difference(

@@ -192,7 +192,7 @@ class Vgg16:
         copy_weights(model, plain)
         plain.save(folder / MODEL_FILE)
         if saved_model:
-            plain.export(folder / "saved_model", format="tf_saved_model", verbose=False)
+            plain.export(str(folder / "saved_model"))
         description = {
             "classes": list(self.classes),
             "input_shape": list(self.input_shape),
