@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -74,7 +75,7 @@ def cross_fit(
     n_classes: int,
     folds: IntArray,
     learners: tuple[Learner, ...] = (quadratic_logistic, boosted_trees),
-    train_on: Array | None = None,
+    train_on: npt.NDArray[np.bool_] | None = None,
 ) -> Array:
     """Probabilities for each row from models that never saw its fold, shape (n, K).
 
@@ -91,7 +92,7 @@ def cross_fit(
     learners
         One, or two that are mixed in the proportion with the least out-of-fold log-loss.
     train_on
-        Boolean mask, shape (n,): rows that models may learn from; all by default.
+        Shape (n,): rows that models may learn from; all by default.
 
     Returns
     -------
@@ -107,7 +108,7 @@ def cross_fit(
     >>> bool(p[x[:, 0] > 1, 1].mean() > 0.9)
     True
     """
-    usable = np.ones(len(rows), bool) if train_on is None else train_on.astype(bool)
+    usable = np.ones(len(rows), bool) if train_on is None else train_on
     fitted = np.zeros((len(learners), len(rows), n_classes))
     for fold in np.unique(folds):
         judged = folds == fold

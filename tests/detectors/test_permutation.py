@@ -153,9 +153,10 @@ def test_stratified_keeps_its_size_under_any_prior_shift() -> None:
         y, z = (rng.random(120) < 0.3).astype(int), (rng.random(120) < 0.7).astype(int)
         a, b = rng.normal(size=(120, 2)) + y[:, None], rng.normal(size=(120, 2)) + z[:, None]
         rejected += stratified_two_sample(a, b, y, z, seed=seed, n_permutations=99).p_value <= 0.05
-        plain += two_sample(a, b, seed=seed, n_permutations=99).p_value <= 0.05
+        if seed < 10:
+            plain += two_sample(a, b, seed=seed, n_permutations=99).p_value <= 0.05
     assert rejected <= MOST_OF_200
-    assert plain > 100  # P(X) did move
+    assert plain >= 8  # P(X) did move
 
 
 @pytest.mark.parametrize("moved", [(0,), (1,), (0, 1)])
