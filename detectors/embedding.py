@@ -86,6 +86,16 @@ class Embedding:
         phases = rng.uniform(0.0, 2.0 * np.pi, size=n_waves)
         return cls(scores, loadings, spread, frequencies, phases)
 
+    @property
+    def sources(self) -> tuple[tuple[int, ...], ...]:
+        """For each component the features that make up four fifths of it, largest first."""
+        found = []
+        for loading in self.loadings:
+            order = np.argsort(-np.abs(loading), kind="stable")
+            share = np.cumsum(loading[order] ** 2) / np.sum(loading**2)
+            found.append(tuple(int(j) for j in order[: np.searchsorted(share, 0.8) + 1]))
+        return tuple(found)
+
     def transform(self, rows: Array) -> Embedded:
         """Feature rows of shape (n, d) in their three forms.
 

@@ -1,11 +1,11 @@
-"""Rows on their way into a detector: one check of shape and type for all of them."""
+"""Rows and labels on their way into a detector: one check of shape and type for all of them."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import Array
+from detectors.base import Array, IntArray
 
 
 def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
@@ -44,3 +44,50 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ValueError(f"{who} takes rows of {width} columns, got shape {rows.shape}")
     return rows
+
+
+def as_labels(labels: npt.ArrayLike, n_rows: int, n_classes: int, who: str) -> IntArray:
+    """Class codes, checked.
+
+    Parameters
+    ----------
+    labels
+        Codes below `n_classes`, shape (`n_rows`,); a negative code means "no label".
+    n_rows
+        How many rows they belong to.
+    n_classes
+        How many classes `who` knows.
+    who
+        Name for the error.
+
+    Returns
+    -------
+    IntArray
+        Shape (`n_rows`,). May share memory with `labels`.
+
+    Raises
+    ------
+    ValueError
+        If the number differs from that of the rows, or a code is no class; names the values.
+
+    Examples
+    --------
+    >>> as_labels([0, 1, -1], 3, 2, "scores").tolist()
+    [0, 1, -1]
+    >>> as_labels([0, 2], 2, 2, "scores")
+    Traceback (most recent call last):
+    ...
+    ValueError: scores knows class codes below 2, got 2 at row 1
+    """
+    codes: IntArray = np.asarray(labels, dtype=np.int64)
+    if codes.shape != (n_rows,):
+        raise ValueError(
+            f"{who} takes one label per row, got shape {codes.shape} for {n_rows} rows"
+        )
+    unknown = np.flatnonzero(codes >= n_classes)
+    if unknown.size:
+        row = int(unknown[0])
+        raise ValueError(
+            f"{who} knows class codes below {n_classes}, got {codes[row]} at row {row}"
+        )
+    return codes

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray, State
 from detectors.folds import N_FOLDS, fold_of
+from detectors.rows import as_labels, as_rows
+from detectors.scores_input import EVENT
 
 MAX_BLOCKS = 10
 """Classes with columns of their own, the most frequent ones; more only raise the thresholds."""
@@ -18,20 +23,28 @@ N_WAVES = 48
 CLIP = 4.0
 """Standardised residuals are cut here: a rare class has residuals without a useful bound."""
 SHRINKAGE = 10.0
-"""Rows of the whole reference that each class's mean and variance are mixed with."""
+"""Rows of all classes, around their own means, that each class's variance is mixed with."""
+MIN_CLASS_ROWS = 50
+"""Reference rows of a class without which its rows score NaN. Its mean is known to 1 / sqrt(rows)
+standard deviations only, and that error becomes an alarm for P(X|Y) as soon as a pure prior shift
+makes the class frequent."""
 
 
 class LabelScores:
-    """Indicator columns of the labels, for P(Y).
+    """Indicator columns of the labels, for P(Y): 3 for the column's class, 0 for another.
+
+    A class that the reference does not have is then three standard deviations an observation. A row
+    without a label (negative code) scores NaN.
 
     Examples
     --------
     >>> scores = LabelScores()
     >>> scores.fit(np.array([0, 1, 1, 0]), n_classes=2).mean(axis=0)
-    array([0.5, 0.5])
+    array([1.5, 1.5])
     """
 
     def __init__(self) -> None:
+        self._n_classes = 0
         self._classes: IntArray = np.empty(0, np.int64)
 
     def fit(self, labels: IntArray, *, n_classes: int) -> Array:
@@ -50,20 +63,30 @@ class LabelScores:
         Array
             The reference's own scores, shape (n, k).
         """
-        counts = np.bincount(labels, minlength=n_classes)
+        codes = _reference_labels(labels, len(labels), n_classes)
+        counts = np.bincount(codes, minlength=n_classes)
+        self._n_classes = n_classes
         self._classes = np.sort(np.argsort(-counts, kind="stable")[: MAX_BLOCKS + 2])
-        return self.transform(labels)
+        return self.transform(codes)
 
     def transform(self, labels: IntArray) -> Array:
-        """Scores of labels, shape (n,) to (n, k)."""
-        return (labels[:, None] == self._classes).astype(np.float64)
+        """Scores of labels, shape (n,) to (n, k).
+
+        Raises
+        ------
+        ValueError
+            If a code is no class.
+        """
+        codes = as_labels(labels, len(labels), self._n_classes, "label scores")
+        return _without_label(EVENT * (codes[:, None] == self._classes), codes)
 
     def snapshot(self) -> State:
         """The columns' classes."""
-        return {"classes": self._classes.copy()}
+        return {"n_classes": self._n_classes, "classes": self._classes.copy()}
 
     def restore(self, state: State) -> None:
         """Take over the columns of a snapshot."""
+        self._n_classes = int(state["n_classes"])
         self._classes = state["classes"].copy()
 
 
@@ -101,7 +124,10 @@ class ClassModel:
             self._state |= {"known": known, "weights": np.empty((0, 0)), "bias": np.empty(0)}
             return self
         features = self._features(rows)
-        model = LogisticRegression(C=0.1, max_iter=300).fit(features, labels)
+        with warnings.catch_warnings():
+            # 300 steps are close enough: the penalty is a coarser choice than the last digit.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = LogisticRegression(C=0.1, max_iter=300).fit(features, labels)
         weights, bias = model.coef_, model.intercept_
         if len(known) == 2:  # scikit-learn keeps one row for two classes
             weights, bias = np.vstack([-weights, weights]) / 2, np.r_[-bias, bias] / 2
@@ -187,6 +213,7 @@ class ResidualScores:
             Shape (n, k); each row is scored by a model that other rows taught, because residuals
             on rows that a model was fitted to are too small.
         """
+        labels = _reference_labels(labels, len(rows), n_classes)
         counts = np.bincount(labels, minlength=n_classes)
         # Residuals of two classes mirror each other, so one block says it all.
         n_blocks = 1 if (counts > 0).sum() <= 2 else MAX_BLOCKS
@@ -202,8 +229,16 @@ class ResidualScores:
         return own
 
     def transform(self, rows: Array, labels: IntArray) -> Array:
-        """Scores of labelled rows, shapes (n, d) and (n,) to (n, k)."""
-        return self._columns(self._model, rows, labels)
+        """Scores of labelled rows, shapes (n, d) and (n,) to (n, k); NaN without a label.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or a code is no class.
+        """
+        x = as_rows(rows, len(self._mean), "residual scores")
+        codes = as_labels(labels, len(x), self._model.n_classes, "residual scores")
+        return _without_label(self._columns(self._model, x, codes), codes)
 
     def _columns(self, model: ClassModel, rows: Array, labels: IntArray) -> Array:
         m = model.predict(rows)[:, self._classes]
@@ -233,7 +268,7 @@ class ClassConditionalScores:
     """Components of the rows, standardised inside their class, and their squares, for P(X|Y).
 
     Under a prior shift each class keeps its mean and variance here, so the columns stay where they
-    are.
+    are. Rows of a class with fewer than 50 reference rows, and rows without a label, score NaN.
 
     Examples
     --------
@@ -270,21 +305,31 @@ class ClassConditionalScores:
         Array
             Shape (n, k), each row scored by the map that other rows taught.
         """
+        labels = _reference_labels(labels, len(rows), n_classes)
         self._mean, self._axes = _principal(rows, N_CLASS_COMPONENTS)
         components = (rows - self._mean) @ self._axes
-        self._class_mean, self._class_scale = _moments(components, labels, n_classes)
+        counts = np.bincount(labels, minlength=n_classes)
+        self._class_mean, self._class_scale = _moments(components, labels, counts)
         folds = fold_of(len(rows), seed)
         own = np.empty((len(rows), 2 * components.shape[1]))
         for fold in range(N_FOLDS):
             inside = folds == fold
-            mean, scale = _moments(components[~inside], labels[~inside], n_classes)
+            mean, scale = _moments(components[~inside], labels[~inside], counts)
             own[inside] = _scored(components[inside], labels[inside], mean, scale)
         return own
 
     def transform(self, rows: Array, labels: IntArray) -> Array:
-        """Scores of labelled rows, shapes (n, d) and (n,) to (n, k)."""
-        components = (rows - self._mean) @ self._axes
-        return _scored(components, labels, self._class_mean, self._class_scale)
+        """Scores of labelled rows, shapes (n, d) and (n,) to (n, k); NaN without a label.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or a code is no class.
+        """
+        x = as_rows(rows, len(self._mean), "class-conditional scores")
+        codes = as_labels(labels, len(x), len(self._class_mean), "class-conditional scores")
+        scores = _scored((x - self._mean) @ self._axes, codes, self._class_mean, self._class_scale)
+        return _without_label(scores, codes)
 
     def snapshot(self) -> State:
         """The learned map as arrays."""
@@ -302,6 +347,19 @@ class ClassConditionalScores:
         self._class_scale = state["class_scale"].copy()
 
 
+def _reference_labels(labels: IntArray, n_rows: int, n_classes: int) -> IntArray:
+    codes = as_labels(labels, n_rows, n_classes, "a reference")
+    if (codes < 0).any():
+        row = int(np.flatnonzero(codes < 0)[0])
+        raise ValueError(f"every row of a reference needs a label, got {codes[row]} at row {row}")
+    return codes
+
+
+def _without_label(scores: Array, codes: IntArray) -> Array:
+    """The scores, NaN where the label is missing."""
+    return np.where(codes[:, None] < 0, np.nan, scores)
+
+
 def _principal(rows: Array, n: int) -> tuple[Array, Array]:
     """Mean, and leading axes scaled to unit variance; shapes (d,) and (d, at most n)."""
     mean = rows.mean(axis=0)
@@ -313,19 +371,22 @@ def _principal(rows: Array, n: int) -> tuple[Array, Array]:
     return mean, (axes[:keep] / scale).T / spread[:keep]
 
 
-def _moments(components: Array, labels: IntArray, n_classes: int) -> tuple[Array, Array]:
-    """Means and scales of each class, drawn towards those of all rows where it is rare."""
-    all_mean, all_variance = components.mean(axis=0), components.var(axis=0)
-    means = np.empty((n_classes, components.shape[1]))
-    scales = np.empty_like(means)
-    for c in range(n_classes):
-        rows = components[labels == c]
-        share = len(rows) / (len(rows) + SHRINKAGE)
-        mean = rows.mean(axis=0) if len(rows) else all_mean
-        variance = rows.var(axis=0) if len(rows) else all_variance
-        means[c] = share * mean + (1 - share) * all_mean
-        scales[c] = np.sqrt(share * variance + (1 - share) * all_variance)
-    return means, np.maximum(scales, 1e-9)
+def _moments(components: Array, labels: IntArray, counts: IntArray) -> tuple[Array, Array]:
+    """Means and scales of each class; NaN for classes that `counts` says are too rare.
+
+    Means are not drawn to the others': that would look like a change of P(X|Y) when the class
+    becomes frequent.
+    """
+    means = np.full((len(counts), components.shape[1]), np.nan)
+    variances = np.full_like(means, np.nan)
+    frequent = [int(c) for c in np.flatnonzero(counts >= MIN_CLASS_ROWS) if (labels == c).any()]
+    for c in frequent:
+        means[c] = components[labels == c].mean(axis=0)
+        variances[c] = components[labels == c].var(axis=0)
+    sizes = np.bincount(labels, minlength=len(counts))[:, None].astype(np.float64)
+    pooled = np.nansum(sizes * variances, axis=0) / max(float(sizes[frequent].sum()), 1.0)
+    mixed = (sizes * variances + SHRINKAGE * pooled) / (sizes + SHRINKAGE)
+    return means, np.maximum(np.sqrt(mixed), 1e-9)
 
 
 def _scored(components: Array, labels: IntArray, mean: Array, scale: Array) -> Array:

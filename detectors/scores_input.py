@@ -144,7 +144,7 @@ class InputScores:
         many_valued = [j for j in located if embedding.scores.n_values[j] > 2]
         squared = many_valued if d <= MAX_SQUARED else []
         everything = tuple(range(d))
-        mixed = [_strongest(loading) for loading in embedding.loadings]
+        mixed = embedding.sources
 
         columns: list[tuple[str, tuple[int, ...]]] = [(f"{j} location", (j,)) for j in located]
         columns += [(f"{j} scale", (j,)) for j in squared]
@@ -180,10 +180,3 @@ class InputScores:
             z = np.nan_to_num(embedded.features)
             columns += [np.sqrt((z**2).mean(axis=1, keepdims=True))]
         return np.hstack([*columns, embedded.waves])
-
-
-def _strongest(loading: Array) -> tuple[int, ...]:
-    """Features that make up four fifths of a component's squared length, largest first."""
-    order = np.argsort(-np.abs(loading), kind="stable")
-    share = np.cumsum(loading[order] ** 2) / np.sum(loading**2)
-    return tuple(int(j) for j in order[: np.searchsorted(share, 0.8) + 1])
