@@ -1,0 +1,208 @@
+"""The promises that every online detector keeps, each checked on all of them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import detectors
+from detectors.base import Alarm, Array, Detector, Factor
+from detectors.cusum import CusumBank
+from detectors.ewma import EwmaBank
+from detectors.river import RiverDetector
+
+N_ROWS = 700
+CHANGE = 400
+
+Make = Callable[[], Detector]
+
+
+def bank(kind: type[CusumBank] | type[EwmaBank], **options: Any) -> Make:
+    return lambda: kind(np.zeros(3), np.ones(3), factor=Factor.COVARIATE, **options)
+
+
+def river(name: Any, **params: Any) -> Make:
+    return lambda: RiverDetector(name, factor=Factor.CONCEPT, memory=300, **params)
+
+
+MAKERS: Mapping[str, Make] = {
+    "cusum": bank(CusumBank, thresholds=(40.0, 10.0)),
+    "ewma": bank(EwmaBank),
+    "adwin": river("adwin"),
+    "page_hinkley": river("page_hinkley", threshold=20.0),
+    "kswin": river("kswin", seed=1),
+    "ddm": river("ddm"),
+    "eddm": river("eddm"),
+    "hddm_a": river("hddm_a"),
+    "hddm_w": river("hddm_w"),
+}
+ERRORS = {"ddm", "eddm", "hddm_a", "hddm_w"}
+
+crossed = pytest.mark.parametrize("name", MAKERS)
+
+
+def stream(name: str) -> Array:
+    """Rows whose distribution changes at `CHANGE`, of the shape the detector takes."""
+    rng = np.random.default_rng(3)
+    if name in ERRORS:
+        rate = np.where(np.arange(N_ROWS) < CHANGE, 0.15, 0.6)
+        return (rng.random((N_ROWS, 1)) < rate[:, None]).astype(np.float64)
+    rows = rng.normal(size=(N_ROWS, 3 if name in {"cusum", "ewma"} else 1))
+    rows[CHANGE:] += 1.2
+    return rows
+
+
+def with_holes(rows: Array) -> Array:
+    holed = rows.copy()
+    holed[np.random.default_rng(4).random(rows.shape) < 0.2] = np.nan
+    return holed
+
+
+def cut(detector: Detector, rows: Array, edges: list[int]) -> list[Alarm]:
+    """The alarms of a stream taken in batches, with rows counted from the stream's start."""
+    alarms: list[Alarm] = []
+    starts = [0, *edges]
+    for start, end in zip(starts, [*edges, len(rows)], strict=True):
+        found = detector.update(rows[start:end])
+        alarms += [replace(alarm, row=alarm.row + start) for alarm in found]
+    return alarms
+
+
+def size(state: Any) -> int:
+    """Bytes in the arrays of a state; also checks that it holds nothing but plain values."""
+    if isinstance(state, dict):
+        return sum(size(value) for value in state.values())
+    if isinstance(state, list):
+        return sum(size(value) for value in state)
+    if isinstance(state, np.ndarray):
+        assert state.dtype != object
+        return state.nbytes
+    assert state is None or type(state) in {int, float, str, bool}
+    return 8
+
+
+def test_every_detector_of_the_package_is_crossed() -> None:
+    found = set()
+    for module in pkgutil.iter_modules(detectors.__path__):
+        if module.name == "alibi":  # an optional dependency; its tests bring it where it is
+            continue
+        for _, item in inspect.getmembers(
+            importlib.import_module(f"detectors.{module.name}"), inspect.isclass
+        ):
+            if item.__module__.startswith("detectors.") and issubclass(item, Detector):
+                found.add(item)
+    assert found - {Detector} == {type(make()) for make in MAKERS.values()}
+
+
+@crossed
+def test_the_change_raises_an_alarm_that_knows_its_row(name: str) -> None:
+    alarms = MAKERS[name]().update(stream(name))
+    assert any(alarm.row >= CHANGE for alarm in alarms)
+    assert [alarm.row for alarm in alarms] == sorted({alarm.row for alarm in alarms})
+    for alarm in alarms:
+        assert 0 <= alarm.row < N_ROWS
+        assert 1 <= alarm.run_length <= alarm.row + 1
+        assert alarm.statistic >= alarm.threshold > 0
+        assert type(alarm.row) is int
+        assert type(alarm.statistic) is float
+
+
+@crossed
+def test_batch_cuts_change_nothing(name: str) -> None:
+    rows = with_holes(stream(name))
+    whole = MAKERS[name]()
+    expected = cut(whole, rows, [])
+    assert expected
+    rng = np.random.default_rng(5)
+    for n_cuts in (5, 60):
+        edges = sorted(rng.integers(0, N_ROWS, n_cuts).tolist())  # equal edges are empty batches
+        pieces = MAKERS[name]()
+        assert cut(pieces, rows, edges) == expected
+        np.testing.assert_equal(pieces.snapshot(), whole.snapshot())
+
+
+@crossed
+@pytest.mark.parametrize("at", [0, 37, 350, CHANGE + 5])
+def test_restoring_a_snapshot_changes_nothing(name: str, at: int) -> None:
+    rows = with_holes(stream(name))
+    running = MAKERS[name]()
+    running.update(rows[:at])
+    state = running.snapshot()
+    restored = MAKERS[name]()
+    restored.update(rows[:200])  # what was there before must not shine through
+    restored.restore(state)
+    assert list(restored.update(rows[at:])) == list(running.update(rows[at:]))
+    np.testing.assert_equal(restored.snapshot(), running.snapshot())
+
+
+@crossed
+def test_a_snapshot_is_a_copy(name: str) -> None:
+    rows = stream(name)
+    detector = MAKERS[name]()
+    detector.update(rows[:100])
+    state, twin = detector.snapshot(), detector.snapshot()
+    detector.update(rows[100:])
+    np.testing.assert_equal(state, twin)
+    restored = MAKERS[name]()
+    restored.restore(state)
+    restored.update(rows[100:])
+    np.testing.assert_equal(state, twin)
+
+
+@crossed
+def test_runs_repeat(name: str) -> None:
+    first, second = (MAKERS[name]().update(stream(name)) for _ in range(2))
+    assert list(first) == list(second)
+
+
+@crossed
+def test_inputs_are_neither_changed_nor_kept(name: str) -> None:
+    rows = stream(name)
+    expected = list(MAKERS[name]().update(rows))
+    before = rows.copy()
+    detector = MAKERS[name]()
+    alarms = list(detector.update(rows[:300]))
+    assert np.array_equal(rows, before)
+    first_part = rows[:300]
+    first_part[:] = 0.5
+    alarms += cut(detector, rows[300:], [])
+    assert [alarm.statistic for alarm in alarms] == [alarm.statistic for alarm in expected]
+    frozen = stream(name)
+    frozen.setflags(write=False)
+    assert list(MAKERS[name]().update(frozen)) == expected
+
+
+@crossed
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_skipped(name: str, poison: float) -> None:
+    rows = stream(name)
+    clean, poisoned = MAKERS[name](), MAKERS[name]()
+    expected = [alarm.row for alarm in clean.update(rows)]
+    assert list(poisoned.update(np.full((5, rows.shape[1]), poison))) == []
+    assert [alarm.row for alarm in poisoned.update(rows)] == expected
+
+
+@crossed
+def test_memory_is_bounded(name: str) -> None:
+    detector = MAKERS[name]()
+    detector.update(stream(name))
+    sizes = []
+    quiet = stream(name)[:CHANGE]
+    for _ in range(2):
+        detector.update(quiet)
+        sizes.append(size(detector.snapshot()))
+    assert max(sizes) <= 300 * 8 + 8
+
+
+@crossed
+def test_rows_of_another_width_are_refused(name: str) -> None:
+    width = stream(name).shape[1]
+    with pytest.raises(ValueError, match=rf"{width} columns, got shape \(4, {width + 1}\)"):
+        MAKERS[name]().update(np.zeros((4, width + 1)))
