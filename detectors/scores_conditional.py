@@ -31,16 +31,16 @@ makes the class frequent."""
 
 
 class LabelScores:
-    """Indicator columns of the labels, for P(Y): 3 for the column's class, 0 for another.
+    """Indicator columns of the labels, for P(Y): 4 for the column's class, 0 for another.
 
-    A class that the reference does not have is then three standard deviations an observation. A row
+    A class that the reference does not have is then four standard deviations an observation. A row
     without a label (negative code) scores NaN.
 
     Examples
     --------
     >>> scores = LabelScores()
     >>> scores.fit(np.array([0, 1, 1, 0]), n_classes=2).mean(axis=0)
-    array([1.5, 1.5])
+    array([2., 2.])
     """
 
     def __init__(self) -> None:

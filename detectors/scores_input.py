@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.base import Array, IntArray, State
+from detectors.cusum import CLIP
 from detectors.embedding import Embedding
 from detectors.folds import N_FOLDS, fold_of
 from detectors.rows import as_rows
@@ -21,10 +22,10 @@ N_COMPONENTS = (8, 32)
 N_WAVES = 16
 """Random waves: enough for the joint, few enough not to raise everybody's threshold."""
 
-EVENT = 3.0
+EVENT = CLIP
 """Score of a thing that happened, such as a missing value; 0 where it did not. A thing that never
-happened in the reference has no spread to be measured in; this makes it three standard deviations,
-so that one is evidence and several in a short while are an alarm."""
+happened in the reference has no spread to be measured in; this makes it the largest score that a
+bank takes from one row, so that one is evidence and some twenty in a short while are an alarm."""
 
 
 class InputScores:
