@@ -73,7 +73,7 @@ def demo(
 ) -> None:
     """Run the main job on real data: five phases, each named, two of them repaired."""
     from service.app import stopping
-    from service.demo import run_demo
+    from service.demo.driver import run_demo
     from service.http import ListenError
     from service.logs import configure
 
@@ -86,7 +86,7 @@ def demo(
                 port=port,
                 report=report,
                 exit_when_done=exit_when_done,
-                console=Console(width=None if sys.stdout.isatty() else 120),
+                console=Console(width=None if sys.stdout.isatty() else 140),
                 stop=stop,
             )
         except ListenError as error:

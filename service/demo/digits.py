@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 Pixels = npt.NDArray[np.float64]
 
 IMAGE_SIDE = 32
-SOURCE_SHARE = 0.5
+SOURCE_SHARE = 0.6
 """Share of the base digits that only the source models are trained on; the streams show the
 others, so a source model meets handwriting it has not seen."""
 

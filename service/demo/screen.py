@@ -19,7 +19,7 @@ from standardwebhooks import Webhook as Verifier
 from service.incidents import Incident, IncidentState
 
 if TYPE_CHECKING:
-    from service.demo import PhaseResult
+    from service.demo.driver import PhaseResult
 
 COLOURS = {
     IncidentState.SUSPECTED: "yellow",

@@ -22,9 +22,9 @@ import numpy as np
 from rich.console import Console
 
 from service.app import App, open_app, serving
-from service.demo_screen import Receiver, Screen
-from service.demo_source import IMAGES, PIXELS, STREAMS, DemoSource, Story
-from service.digits import Regime, Shift, draw_features, draw_image
+from service.demo.digits import Regime, Shift, draw_features, draw_image
+from service.demo.screen import Receiver, Screen
+from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
 from service.first_model import train_first
 from service.http import HttpServer
 from service.incidents import Incident, IncidentState
@@ -33,11 +33,11 @@ from service.settings import Settings
 from service.store import Store
 from service.stream import Batch, Stream
 
-SOURCE_IMAGES = 1400
+SOURCE_IMAGES = 2000
 SOURCE_ROWS = 3000
 QUIET = 600
 """Observations that both streams show after their reference, with nothing happening."""
-AFTER = 300
+AFTER = 500
 """Labelled observations that a repaired model is measured on."""
 LONGEST_PHASE = 4000
 """Observations after which a phase ends whatever became of it."""
@@ -185,7 +185,9 @@ class Demo:
         for number, act in enumerate(ACTS, 1):
             self.screen.act(number, len(ACTS), act.title, act.stream)
             start = self._begin(act)
-            if act.shift is Shift.NONE:
+            if self._followed(number - 1):
+                pass  # a demo that was killed has been here before
+            elif act.shift is Shift.NONE:
                 self._go_on(lambda: all(self._quiet_enough(s) for s in STREAMS), STREAMS, stop)
             else:
                 self._go_on(partial(self._over, act, start), (act.stream,), stop)
@@ -195,6 +197,15 @@ class Demo:
             results.append(self._result(act, start))
             self.screen.result(results[-1])
         return results
+
+    def _followed(self, place: int) -> bool:
+        """Whether a later act has begun already."""
+        begun = {(s, shift) for s, all_ in self.source.story.changes.items() for _, shift in all_}
+        return any((act.stream, act.shift) in begun for act in ACTS[place + 1 :])
+
+    def _end(self, stream: str, start: int) -> int | None:
+        """Where the stream's next act begins, if it has begun."""
+        return min((at for at, _ in self.source.story.changes[stream] if at > start), default=None)
 
     def _begin(self, act: Act) -> int:
         """The first step of the act; written down before its first event is sent."""
@@ -240,9 +251,16 @@ class Demo:
     def _incidents(self, stream: str, start: int) -> list[Incident]:
         """Incidents of the phase that were confirmed, oldest first."""
         self.app.pipeline.write()
-        found = self.app.store.incidents(stream)
-        confirmed = [i for i in found if i.confirmed_at and i.confirmed_at.index >= start]
-        return sorted(confirmed, key=lambda i: i.opened_at.index)
+        found = self.app.store.incidents(stream, limit=None)
+        end = self._end(stream, start)
+        ours = [
+            i
+            for i in found
+            if i.confirmed_at
+            and start <= i.confirmed_at.index
+            and (end is None or i.confirmed_at.index < end)
+        ]
+        return sorted(ours, key=lambda i: i.opened_at.index)
 
     def _repaired_at(self, stream: str, start: int) -> int | None:
         """Index from which the repair of the phase's incidents serves."""
@@ -266,10 +284,12 @@ class Demo:
                 delay_events=None,
                 action="none" if not incidents else incidents[0].actions[-1]["kind"],
                 accuracy=dict.fromkeys(
-                    ("before", "during", "after"), self._accuracy(act.stream, 0)
+                    ("before", "during", "after"),
+                    self._accuracy(act.stream, 0, self._end(act.stream, start)),
                 ),
             )
         repaired = self._repaired_at(act.stream, start)
+        end = self._end(act.stream, start)
         confirmed = incidents[0].confirmed_at if incidents else None
         return PhaseResult(
             stream=act.stream,
@@ -279,8 +299,8 @@ class Demo:
             action=_action(incidents),
             accuracy={
                 "before": self._accuracy(act.stream, max(0, start - 500), start),
-                "during": self._accuracy(act.stream, start, repaired),
-                "after": None if repaired is None else self._accuracy(act.stream, repaired),
+                "during": self._accuracy(act.stream, start, repaired or end),
+                "after": None if repaired is None else self._accuracy(act.stream, repaired, end),
             },
         )
 

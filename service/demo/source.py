@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from service.digits import Regime, Shift, messages
+from service.demo.digits import Regime, Shift, messages
 from service.records import Record
 
 IMAGES = "digits"
