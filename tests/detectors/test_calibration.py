@@ -79,6 +79,12 @@ def test_independent_rows_need_no_blocks_and_slow_waves_need_long_ones() -> None
     assert calibrate_cusum(wave, arl0=100, seed=0).block_length > 50
 
 
+def test_calm_and_wild_times_need_long_blocks_too() -> None:
+    rng = np.random.default_rng(6)
+    spread = np.exp(autoregression(rng, 2000, 1) / 2)
+    assert calibrate_cusum(spread * rng.normal(size=(2000, 1)), arl0=100, seed=0).block_length > 10
+
+
 def test_the_same_seed_gives_the_same_thresholds() -> None:
     rows = np.random.default_rng(3).normal(size=(300, 3))
     first, again, other = (calibrate_cusum(rows, arl0=300, seed=s).thresholds for s in (1, 1, 2))
