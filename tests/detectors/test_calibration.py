@@ -81,7 +81,8 @@ def test_independent_rows_need_no_blocks_and_slow_waves_need_long_ones() -> None
 
 def test_calm_and_wild_times_need_long_blocks_too() -> None:
     rng = np.random.default_rng(6)
-    spread = np.exp(autoregression(rng, 2000, 1) / 2)
+    wander = np.asarray(lfilter([0.2], [1.0, -0.97], rng.normal(size=(2000, 1)), axis=0))
+    spread = np.exp(wander / 2)
     assert calibrate_cusum(spread * rng.normal(size=(2000, 1)), arl0=100, seed=0).block_length > 10
 
 
