@@ -39,7 +39,7 @@ QUIET = 600
 """Observations that both streams show after their reference, with nothing happening."""
 AFTER = 500
 """Labelled observations that a repaired model is measured on."""
-LONGEST_PHASE = 4000
+LONGEST_PHASE = 6000
 """Observations after which a phase ends whatever became of it."""
 STEPS = 100
 """Steps allowed at a time; between them the demo looks whether the phase is over."""
@@ -118,7 +118,7 @@ def demo_settings(folder: Path, seed: int, port: int, secret: str, hook_url: str
                     "reference": {"warm_up": 1500},
                     "false_alarm_every": 100_000,
                     "confirm": {"looks": [250, 500, 800], "max_wait": 4000},
-                    "model": {"family": "tabular", "min_labels": 300},
+                    "model": {"family": "tabular", "min_labels": 1500},
                 },
             ],
         }
