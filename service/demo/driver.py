@@ -109,7 +109,7 @@ def demo_settings(folder: Path, seed: int, port: int, secret: str, hook_url: str
                         "weights": "source",
                         "input_size": [32, 32],
                         "dense_units": 256,
-                        "min_labels": 900,
+                        "min_labels": 1300,
                     },
                 },
                 {
