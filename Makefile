@@ -21,7 +21,7 @@ $(STAMP): requirements.txt pyproject.toml
 	-@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1
 	@touch $@
 
-demo: setup ## run the main job on embedded defaults (about five minutes)
+demo: setup ## run the main job on embedded defaults (about four minutes)
 	$(BIN)/shiftwatch demo --exit-when-done $(DEMO_ARGS)
 
 test: setup ## all tests
