@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem, Verdict
 from detectors.covariance import covariance_test

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import norm
 from sklearn.ensemble import HistGradientBoostingRegressor
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from detectors.base import Array, IntArray
 from detectors.contrast import standardise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from detectors.base import Alarm, Array, Factor, IntArray, Problem, State
 from detectors.calibration import Calibration, calibrate_cusum

@@ -116,7 +116,7 @@ def domain_difference(old: Floats, new: Floats, *, seed: int) -> float:
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  slow, rarely needed
     from sklearn.model_selection import StratifiedKFold, cross_val_predict  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     if min(len(old), len(new)) < MIN_DOMAIN_ROWS:
         raise ValueError(

@@ -151,7 +151,7 @@ def _fitted(X: Array, codes: npt.NDArray[np.int64], seed: int) -> tuple[Any, Any
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415  only training needs sklearn
     from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     scaler = StandardScaler().fit(X)
     network = MLPClassifier(
