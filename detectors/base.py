@@ -106,6 +106,10 @@ class Evidence:
         Rows that the test used.
     note
         Why a test could not run, or what limits it; empty otherwise.
+    effect_low, effect_high
+        The effect's 95 % interval; None where there was no test.
+    hopeless
+        There was no test, and more rows like these would not allow one.
     """
 
     test: str
@@ -116,6 +120,9 @@ class Evidence:
     n_reference: int
     n_recent: int
     note: str = ""
+    effect_low: float | None = None
+    effect_high: float | None = None
+    hopeless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from detectors.bank import Bank
 from detectors.base import Alarm, Array, Factor, IntArray, State
-from detectors.rows import as_rows
 
 CLIP = 4.0
 """Standardised scores are cut to +-CLIP before they are summed. A CUSUM adds evidence over rows; a
@@ -22,7 +22,7 @@ SLACKS = (0.1, 0.35)
 drifts and 0.7 for jumps."""
 
 
-class CusumBank:
+class CusumBank(Bank):
     r"""A two-sided CUSUM per column and slack, with one alarm for the whole bank [1]_.
 
     For a column's standardised score :math:`z_t` and a slack :math:`\kappa`
@@ -82,19 +82,9 @@ class CusumBank:
         factor: Factor,
         name: str = "cusum",
     ) -> None:
-        self._mean = np.array(mean, dtype=np.float64)
-        self._scale = np.array(scale, dtype=np.float64)
+        super().__init__(mean, scale, factor=factor, name=name)
         self._thresholds = np.array(thresholds, dtype=np.float64)
         self._slacks = np.array(slacks, dtype=np.float64)
-        if self._mean.ndim != 1 or self._scale.shape != self._mean.shape:
-            raise ValueError(
-                "mean and scale must be vectors of one length, "
-                f"got shapes {self._mean.shape} and {self._scale.shape}"
-            )
-        if not np.isfinite(self._mean).all():
-            raise ValueError(f"mean must be finite, got {self._mean.tolist()}")
-        if not (np.isfinite(self._scale).all() and (self._scale > 0).all()):
-            raise ValueError(f"scale must be finite and positive, got {self._scale.tolist()}")
         if self._slacks.ndim != 1 or self._thresholds.shape != self._slacks.shape:
             raise ValueError(
                 "every slack needs one threshold, "
@@ -104,12 +94,9 @@ class CusumBank:
             raise ValueError(f"slacks must not be negative, got {self._slacks.tolist()}")
         if not (self._thresholds > 0).all():
             raise ValueError(f"thresholds must be positive, got {self._thresholds.tolist()}")
-        self.factor = factor
-        self.name = name
         # [side, slack, column]: the sums, and the row after which each was last zero
         self._sums = np.zeros((2, self._slacks.size, self._mean.size))
         self._zero_at: IntArray = np.zeros(self._sums.shape, dtype=np.int64)
-        self._rows_seen = 0
 
     @property
     def statistics(self) -> Array:
@@ -117,36 +104,22 @@ class CusumBank:
         ratios: Array = (self._sums / self._thresholds[:, None]).max(axis=(0, 1))
         return ratios
 
-    def update(self, batch: Array, /) -> Sequence[Alarm]:
-        """Take rows of scores, shape (n, k); return the alarms they raised, in row order.
+    def _advance(self, rows: Array, start: int) -> int:
+        return _advance(
+            rows,
+            start,
+            self._rows_seen,
+            self._mean,
+            self._scale,
+            self._slacks,
+            self._thresholds,
+            self._sums,
+            self._zero_at,
+        )
 
-        Raises
-        ------
-        ValueError
-            If the batch does not have k columns; names both shapes.
-        """
-        rows = as_rows(batch, self._mean.size, self.name)
-        alarms = []
-        start = 0
-        while start < len(rows):
-            row = _advance(
-                rows,
-                start,
-                self._rows_seen,
-                self._mean,
-                self._scale,
-                self._slacks,
-                self._thresholds,
-                self._sums,
-                self._zero_at,
-            )
-            self._rows_seen += min(row + 1, len(rows)) - start
-            if row < len(rows):
-                alarms.append(self._alarm(row))
-                self._sums[:] = 0.0
-                self._zero_at[:] = self._rows_seen
-            start = row + 1
-        return alarms
+    def _begin(self) -> None:
+        self._sums[:] = 0.0
+        self._zero_at[:] = self._rows_seen
 
     def _alarm(self, row: int) -> Alarm:
         ratios = self._sums / self._thresholds[:, None]

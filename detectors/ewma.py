@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from detectors.bank import Bank
 from detectors.base import Alarm, Array, Factor, IntArray, State
-from detectors.rows import as_rows
 
 
-class EwmaBank:
+class EwmaBank(Bank):
     r"""A two-sided EWMA chart per column, with one alarm for the whole bank [1]_, [2]_.
 
     .. math:: w_t = \lambda z_t + (1 - \lambda) w_{t-1}, \qquad
@@ -76,65 +75,38 @@ class EwmaBank:
         factor: Factor,
         name: str = "ewma",
     ) -> None:
-        self._mean = np.array(mean, dtype=np.float64)
-        self._scale = np.array(scale, dtype=np.float64)
-        if self._mean.ndim != 1 or self._scale.shape != self._mean.shape:
-            raise ValueError(
-                "mean and scale must be vectors of one length, "
-                f"got shapes {self._mean.shape} and {self._scale.shape}"
-            )
-        if not np.isfinite(self._mean).all():
-            raise ValueError(f"mean must be finite, got {self._mean.tolist()}")
-        if not (np.isfinite(self._scale).all() and (self._scale > 0).all()):
-            raise ValueError(f"scale must be finite and positive, got {self._scale.tolist()}")
+        super().__init__(mean, scale, factor=factor, name=name)
         if not 0 < weight <= 1:
             raise ValueError(f"weight must be in (0, 1], got {weight}")
         if not width > 0:
             raise ValueError(f"width must be positive, got {width}")
         self._weight = float(weight)
         self._limit = width * math.sqrt(weight / (2 - weight))
-        self.factor = factor
-        self.name = name
         # Per column: the average, and the row after which it was last zero or changed its sign.
         self._average = np.zeros(self._mean.size)
         self._crossed_at: IntArray = np.zeros(self._mean.size, dtype=np.int64)
-        self._rows_seen = 0
 
     @property
     def statistics(self) -> Array:
         """How near each column is to an alarm, shape (k,): absolute average / limit, from 0."""
         return np.abs(self._average) / self._limit
 
-    def update(self, batch: Array, /) -> Sequence[Alarm]:
-        """Take rows of scores, shape (n, k); return the alarms they raised, in row order.
+    def _advance(self, rows: Array, start: int) -> int:
+        return _advance(
+            rows,
+            start,
+            self._rows_seen,
+            self._mean,
+            self._scale,
+            self._weight,
+            self._limit,
+            self._average,
+            self._crossed_at,
+        )
 
-        Raises
-        ------
-        ValueError
-            If the batch does not have k columns; names both shapes.
-        """
-        rows = as_rows(batch, self._mean.size, self.name)
-        alarms = []
-        start = 0
-        while start < len(rows):
-            row = _advance(
-                rows,
-                start,
-                self._rows_seen,
-                self._mean,
-                self._scale,
-                self._weight,
-                self._limit,
-                self._average,
-                self._crossed_at,
-            )
-            self._rows_seen += min(row + 1, len(rows)) - start
-            if row < len(rows):
-                alarms.append(self._alarm(row))
-                self._average[:] = 0.0
-                self._crossed_at[:] = self._rows_seen
-            start = row + 1
-        return alarms
+    def _begin(self) -> None:
+        self._average[:] = 0.0
+        self._crossed_at[:] = self._rows_seen
 
     def _alarm(self, row: int) -> Alarm:
         strengths = np.abs(self._average)
