@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
 from detectors.attribution import Sample, conclude, examine
-from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem, State, Verdict
-from detectors.permutation import two_sample
+from detectors.base import Array, Factor, Kind, Problem, State, Verdict
+from detectors.unlabelled import examine_unlabelled
+from detectors.watch import Feed, Watching
 
 UNLABELLED = -1
 
-
-MIN_ROWS = 20
-"""Rows that a test of the inputs needs."""
+Complete = Callable[[Array], Array]
+"""From rows with NaN, shape (n, d), to the columns of the tests, shape (n, q), without."""
 
 
 class Step(StrEnum):
@@ -72,9 +72,13 @@ class ConfirmPlan:
         return self.alpha * (look + 1) / (k * (k + 1) / 2)
 
 
-SETTLED_P = 0.3
-"""A second factor whose p-value is above this at a middle look is not waited for: a moved factor
-leaves so weak a trace at 500 labels in less than one of twenty moderate shifts."""
+SETTLED_P = 0.05
+"""A second factor whose p-value is above this at a middle look is not waited for. Waiting costs as
+many labels again; and if it did move after all, the next comparison with the reference names it."""
+
+GUARD = 0.5
+"""Part of the first look's rows that may be from before the change: they cost the look a little
+power, where a needless second start costs the whole delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Suspicion:
     change_point
         Index where the detector saw the change begin.
     n_features
-        Columns of the evidence.
+        Columns of the rows.
     seed
         Seeds the permutations.
     """
@@ -129,8 +133,11 @@ class Suspicion:
         self.seed = seed
         self.looks_done = 0
         self.n_fresh = 0
+        self.restarted = False
         self._rows: dict[int, Array] = {}
         self._labels: dict[int, int] = {}
+        self._wrong: dict[int, bool] = {}
+        self._segments: dict[int, Mapping[str, str]] = {}
         self._n_features = n_features
 
     @property
@@ -138,14 +145,22 @@ class Suspicion:
         """Fresh observations whose label is known."""
         return len(self._labels)
 
-    def seen(self, index: int, row: Array) -> None:
-        """Take a fresh observation, shape (d,)."""
+    def seen(self, index: int, row: Array, segment: Mapping[str, str] | None = None) -> None:
+        """Take a fresh observation, shape (d,), NaN where a value is missing, and its segments."""
         self.n_fresh += 1
         if len(self._rows) < self.plan.max_wait:
             self._rows[index] = row
+            if segment:
+                self._segments[index] = segment
 
-    def labelled(self, index: int, row: Array | None, label: int) -> None:
-        """Take a label; `row` is the observation where this suspicion did not see it itself."""
+    def labelled(
+        self, index: int, row: Array | None, label: int, wrong: bool | None = None
+    ) -> None:
+        """Take a label.
+
+        `row` is the observation where this suspicion did not see it itself, `wrong` whether it was
+        predicted wrongly.
+        """
         if index <= self.alarm_index or len(self._labels) >= self.plan.looks[-1]:
             return
         if index not in self._rows:
@@ -153,6 +168,8 @@ class Suspicion:
                 return
             self._rows[index] = row
         self._labels[index] = label
+        if wrong is not None:
+            self._wrong[index] = wrong
 
     def due(self, *, labels_expected: bool) -> bool:
         """Whether the next look can be taken."""
@@ -161,66 +178,171 @@ class Suspicion:
         ready = self.n_labelled if labels_expected else self.n_fresh
         return ready >= self.plan.looks[self.looks_done]
 
-    def sample(self) -> Sample:
-        """The evidence: the labelled rows, filled up with unlabelled ones to the last look."""
-        labelled = sorted(self._labels)
+    @property
+    def evidence(self) -> list[int]:
+        """Indices of the labelled rows, filled up with unlabelled ones to the last look."""
         others = [i for i in sorted(self._rows) if i not in self._labels]
-        chosen = labelled + others[: max(0, self.plan.looks[-1] - len(labelled))]
-        if not chosen:
-            return Sample(np.empty((0, self._n_features)), np.empty(0, np.int64))
+        return sorted([*self._labels, *others[: max(0, self.plan.looks[-1] - len(self._labels))]])
+
+    def sample(self, complete: Complete) -> Sample:
+        """The rows of `evidence`, and their labels."""
         return Sample(
-            np.stack([self._rows[i] for i in chosen]),
-            np.array([self._labels.get(i, UNLABELLED) for i in chosen], np.int64),
+            complete(self._stacked(self.evidence)),
+            np.array([self._labels.get(i, UNLABELLED) for i in self.evidence], np.int64),
         )
 
-    def look(self, reference: Sample, *, n_classes: int, columns: Sequence[str]) -> Look:
+    def losses(self) -> Array | None:
+        """1 for a wrong prediction on each row of `evidence`, NaN if not known; None if none is."""
+        if not self._wrong:
+            return None
+        return np.array([float(self._wrong.get(i, np.nan)) for i in self.evidence])
+
+    def segment(self, name: str) -> list[str]:
+        """The value of a segment on each row of `evidence`; empty where a row has none."""
+        return [self._segments.get(i, {}).get(name, "") for i in self.evidence]
+
+    def _stacked(self, index: Sequence[int]) -> Array:
+        if not index:
+            return np.empty((0, self._n_features))
+        return np.stack([self._rows[i] for i in index])
+
+    def restart(self, watches: Sequence[Watching], complete: Complete) -> None:
+        """Begin the evidence again if the change came clearly after the alarm.
+
+        An alarm may be false and a change come while it is under test: then the evidence is a
+        mixture, and the weaker of two moved factors drowns in it. The watches tell: under the
+        change that raised the alarm their sums leave zero at once and stay away. So the rows are
+        run through them once more, and if the first sum that crosses its limit has left zero only
+        `GUARD` of the first look later, the evidence begins after that alarm; once in a suspicion.
+        The rows that are kept came after the alarm that chose them, so they are fresh.
+
+        Parameters
+        ----------
+        watches
+            At rest; they are left at rest.
+        complete
+            What the labelled feed's watches read.
+        """
+        if self.restarted:
+            return
+        guard = self.alarm_index + GUARD * self.plan.looks[0]
+        first: tuple[int, int, Factor] | None = None
+        for watch in watches:
+            index = list(self._labels) if watch.feed is Feed.LABELLED else sorted(self._rows)
+            rows = self._stacked(index)
+            if watch.feed is Feed.LABELLED:
+                rows = complete(rows)
+            labels = np.array([self._labels.get(i, UNLABELLED) for i in index], np.int64)
+            for alarm in watch.update(rows, labels)[:1]:
+                start = index[max(alarm.row - alarm.run_length + 1, 0)]
+                if first is None or index[alarm.row] < first[0]:
+                    first = index[alarm.row], start, alarm.factor
+            watch.reset()
+        if first is None or first[1] < guard:
+            return
+        self.restarted = True
+        self.alarm_index, self.change_point, self.factor = first
+        self.looks_done = 0
+        self._rows = {i: row for i, row in self._rows.items() if i > self.alarm_index}
+        self._labels = {i: y for i, y in self._labels.items() if i > self.alarm_index}
+        self._wrong = {i: w for i, w in self._wrong.items() if i > self.alarm_index}
+        self.n_fresh = len(self._rows)
+
+    def look(
+        self,
+        reference: Sample,
+        complete: Complete,
+        *,
+        n_classes: int,
+        columns: Sequence[str],
+        block_length: int = 1,
+    ) -> Look:
         """Test both factors on what is there, and decide whether to wait, confirm or dismiss."""
         timed_out = self.n_fresh >= self.plan.max_wait
         number = min(self.looks_done, len(self.plan.looks) - 1)
         last = timed_out or number == len(self.plan.looks) - 1
         self.looks_done += 1
+        recent = self.sample(complete)
+        alpha = self.plan.spend(number)
+        verdict = self._concluded(
+            reference, recent, alpha, number, n_classes, columns, block_length
+        )
+        if all(e.p_value is None for e in verdict.evidence):
+            verdict = self.provisional(
+                reference, complete, n_classes=n_classes, alpha=alpha, block_length=block_length
+            )
+        return Look(self._step(verdict, number, last=last), verdict)
+
+    def settle(
+        self,
+        reference: Sample,
+        complete: Complete,
+        *,
+        n_classes: int,
+        columns: Sequence[str],
+        block_length: int = 1,
+    ) -> Verdict:
+        """Test again with the labels that have come since, at the last look's level."""
+        last = len(self.plan.looks) - 1
+        return self._concluded(
+            reference,
+            self.sample(complete),
+            self.plan.spend(last),
+            last,
+            n_classes,
+            columns,
+            block_length,
+        )
+
+    def _concluded(
+        self,
+        reference: Sample,
+        recent: Sample,
+        alpha: float,
+        number: int,
+        n_classes: int,
+        columns: Sequence[str],
+        block_length: int,
+    ) -> Verdict:
         examined = examine(
             reference,
-            self.sample(),
+            recent,
             self.plan.problem,
             n_classes=n_classes,
             columns=columns,
             seed=self.seed + number,
             min_labels=self.plan.min_labels,
+            block_length=block_length,
         )
-        alpha = self.plan.spend(number)
-        verdict = conclude(examined.evidence, self.plan.problem, alpha, examined.contributions)
-        if all(e.p_value is None for e in examined.evidence):
-            verdict = self._by_inputs(reference, verdict, alpha)
-        return Look(self._step(verdict, number, last=last), verdict)
+        return conclude(examined.evidence, self.plan.problem, alpha, examined.contributions)
 
-    def _by_inputs(self, reference: Sample, verdict: Verdict, alpha: float) -> Verdict:
-        """Whether anything moved, where neither factor could be tested.
+    def provisional(
+        self,
+        reference: Sample,
+        complete: Complete,
+        *,
+        n_classes: int,
+        alpha: float,
+        block_length: int = 1,
+    ) -> Verdict:
+        """What the inputs alone say; without any sign the kind is `none`.
 
-        In Y->X problems P(X) moves with either factor. It cannot tell which one, but a suspicion
-        without labels must not be confirmed because nothing speaks against it.
+        It cannot always tell which factor moved, but a suspicion without labels must not be
+        confirmed because nothing speaks against it.
         """
-        recent = self.sample()
-        if len(recent.features) < MIN_ROWS:
+        evidence = examine_unlabelled(
+            reference,
+            self.sample(complete).features,
+            self.plan.problem,
+            n_classes=n_classes,
+            alpha=alpha,
+            seed=self.seed,
+            block_length=block_length,
+        )
+        verdict = conclude(evidence, self.plan.problem, alpha)
+        if all(e.p_value is None for e in evidence):
             return dataclasses.replace(verdict, kind=Kind.NONE, factors=frozenset())
-        found = two_sample(reference.features, recent.features, seed=self.seed)
-        evidence = Evidence(
-            "two-sample of the inputs",
-            self.plan.problem.marginal,
-            found.statistic,
-            found.p_value,
-            found.effect,
-            found.n_reference,
-            found.n_recent,
-            "labels are missing: P(X) moves with either factor",
-        )
-        moved = found.p_value <= alpha
-        return dataclasses.replace(
-            verdict,
-            kind=Kind.UNDETERMINED if moved else Kind.NONE,
-            factors=verdict.factors if moved else frozenset(),
-            evidence=(*verdict.evidence, evidence),
-        )
+        return verdict
 
     def _step(self, verdict: Verdict, number: int, *, last: bool) -> Step:
         if verdict.kind is Kind.NONE:
@@ -228,7 +350,9 @@ class Suspicion:
         if last or verdict.kind is Kind.MIXED:
             return Step.CONFIRM
         if verdict.kind is Kind.UNDETERMINED:
-            return Step.WAIT
+            untested = [e for e in verdict.evidence if e.p_value is None]
+            settled = number >= 1 and all(e.hopeless for e in untested)
+            return Step.CONFIRM if settled else Step.WAIT
         others = [e.p_value for e in verdict.evidence if e.factor not in verdict.factors]
         settled = number >= 1 and all(p is not None and p > SETTLED_P for p in others)
         return Step.CONFIRM if settled else Step.WAIT
@@ -244,20 +368,20 @@ class Suspicion:
             "seed": self.seed,
             "looks_done": self.looks_done,
             "n_fresh": self.n_fresh,
+            "restarted": self.restarted,
             "index": np.array(index, np.int64),
-            "rows": (
-                np.stack([self._rows[i] for i in index])
-                if index
-                else np.empty((0, self._n_features))
-            ),
-            "labels": np.array([self._labels.get(i, UNLABELLED) for i in index], np.int64),
+            "rows": self._stacked(index),
+            # In the order in which they came: the watches read them in that order.
+            "labelled": np.array(list(self._labels), np.int64),
+            "labels": np.array(list(self._labels.values()), np.int64),
+            "wrong": [list(self._wrong), list(self._wrong.values())],
+            "segments": [list(self._segments), [dict(s) for s in self._segments.values()]],
         }
 
     @classmethod
     def from_snapshot(cls, plan: ConfirmPlan, state: State) -> Suspicion:
         """Go on from a snapshot taken under an equal plan."""
         rows: Array = state["rows"]
-        labels: IntArray = state["labels"]
         self = cls(
             plan,
             alarm_index=state["alarm_index"],
@@ -269,8 +393,9 @@ class Suspicion:
         )
         self.looks_done = state["looks_done"]
         self.n_fresh = state["n_fresh"]
-        for i, row, label in zip(state["index"].tolist(), rows, labels.tolist(), strict=True):
-            self._rows[i] = row.copy()
-            if label != UNLABELLED:
-                self._labels[i] = label
+        self.restarted = state["restarted"]
+        self._rows = {i: row.copy() for i, row in zip(state["index"].tolist(), rows, strict=True)}
+        self._wrong = dict(zip(*state["wrong"], strict=True))
+        self._segments = dict(zip(*state["segments"], strict=True))
+        self._labels = dict(zip(state["labelled"].tolist(), state["labels"].tolist(), strict=True))
         return self

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
@@ -30,6 +31,10 @@ MAX_CLASSES = 10
 
 MAX_PROJECTED_CLASSES = 3
 """Up to so many classes a weight is learned for each; it costs two fits a class."""
+
+MIN_PROJECTED = 400
+"""Rows of a window below which half of them teach no useful weight: with 200, a learned weight
+found 10 % of moderate changes where the fixed ones found 57 %, and only took level from them."""
 
 N_FOLDS = 3
 
@@ -57,6 +62,10 @@ class CovarianceResult:
         Rows that the test used.
     note
         Why there is no p-value; empty otherwise.
+    effect_low, effect_high
+        95 % interval of the effect, asymptotic and for that class and weight alone: as they are
+        the ones that moved most, small effects are more often too large than too small. From 0 to
+        1 where nothing is known.
     """
 
     statistic: float
@@ -67,6 +76,8 @@ class CovarianceResult:
     n_reference: int
     n_recent: int
     note: str = ""
+    effect_low: float = 0.0
+    effect_high: float = 1.0
 
 
 def covariance_test(
@@ -84,8 +95,9 @@ def covariance_test(
     With D the window and e(x) = P(D=recent|x), m(x) = P(Y=k|x) fitted on other rows, the residual
     products (D - e)(Y - m) have mean 0 at every x unless P(Y|X) moved. Two tests look for that and
     are combined by Cauchy's rule [3]_: the weighted generalised covariance measure [1]_, the
-    largest of many weighted means against a multiplier bootstrap, and the projected covariance
-    measure [2]_, one weight learned on one half of the rows and used on the other.
+    soft maximum of many weighted means against a multiplier bootstrap, and, where each window has
+    400 rows, the projected covariance measure [2]_, one weight learned on one half of the rows and
+    used on the other.
 
     An error in e is forgiven where m is right and the other way round. Rows where the windows do
     not overlap have e near 0 or 1 and weigh nothing. No test of this hypothesis can be exact [1]_:
@@ -199,12 +211,13 @@ def _test(
     block = np.arange(len(rows)) // block_length
     weighted = _weighted(z, labels, window, e, m, old, block, rng, n_bootstraps)
     p_value = weighted.p_value
-    if n_classes <= MAX_PROJECTED_CLASSES:
+    if n_classes <= MAX_PROJECTED_CLASSES and min(n_reference, n_recent) >= MIN_PROJECTED:
         halves = rng.permutation(block[-1] + 1)[block] % 2
         p_value = _cauchy([p_value, *_projected(z, labels, window, e, m, block, halves)])
     moved = np.square(loadings) @ weighted.excess
     shares = moved / moved.sum() if moved.sum() > 0 else nothing
-    return result(weighted.statistic, p_value, weighted.effect, shares)
+    found = result(weighted.statistic, p_value, weighted.effect, shares)
+    return replace(found, effect_low=weighted.low, effect_high=weighted.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +225,8 @@ class _Weighted:
     statistic: float
     p_value: float
     effect: float
+    low: float
+    high: float
     excess: Array  # (q,): each column's covariance above what chance gives
 
 
@@ -237,7 +252,7 @@ def _weighted(
     fourier *= np.sqrt(N_FOURIER / 2.0)
     d = window - e
     maxima, excess = [], np.zeros(n_columns)
-    largest, effect = -1.0, 0.0
+    largest, effect, error = -1.0, 0.0, 0.0
     for k in range(1, 2) if m.shape[1] == 2 else range(m.shape[1]):
         # Where the old model was sure, a changed rule shows with the sign of its opinion.
         opinion = (2.0 * old[:, k] - 1.0)[:, None]
@@ -264,12 +279,17 @@ def _weighted(
             largest = float(observed[winner])
             mass = (np.square(d) * np.abs(weights[:, winner])).sum()
             effect = float(abs(products[:, winner].sum()) / max(mass, 1e-12))
+            error = float(np.sqrt(n_blocks) * summed[:, winner].std() / max(mass, 1e-12))
     statistics = np.column_stack(maxima).astype(np.float64)
     spread = statistics[1:].std(axis=0)
     centred = statistics - statistics[1:].mean(axis=0)
-    combined = (centred / np.where(spread > 1e-9, spread, 1.0)).max(axis=1)
-    p_value = (1 + int((combined[1:] >= combined[0] - 1e-6).sum())) / len(combined)
-    return _Weighted(float(combined[0]), p_value, min(1.0, effect), excess)
+    standardised = centred / np.where(spread > 1e-9, spread, 1.0)
+    # Several groups of weights often agree, and then a plain maximum wastes what they say together.
+    soft = logsumexp(standardised, axis=1)
+    p_value = (1 + int((soft[1:] >= soft[0] - 1e-6).sum())) / len(soft)
+    largest = float(standardised[0].max())
+    low, high = np.clip([effect - 1.96 * error, effect + 1.96 * error], 0.0, 1.0)
+    return _Weighted(largest, p_value, min(1.0, effect), float(low), float(high), excess)
 
 
 def _projected(
@@ -309,10 +329,10 @@ def _projected(
 
 
 def _cauchy(p_values: list[float]) -> float:
-    """Cauchy combination of the weighted measure (half) and the halves of the projected one."""
+    """Cauchy combination of the weighted measure and the halves of the projected one."""
     # A p-value near 1 would cancel one near 0; cutting at 0.9 costs less than a percent of level.
     cut = np.clip(p_values, 1e-15, 0.9)
-    weights = np.array([0.5, 0.25, 0.25])
+    weights = np.array([0.7, 0.15, 0.15])
     mean = float(weights @ np.tan((0.5 - cut) * np.pi))
     return float(np.clip(0.5 - np.arctan(mean) / np.pi, 1e-15, 1.0))
 

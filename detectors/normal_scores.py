@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from detectors.base import Array, State
+from detectors.base import Array, IntArray, State
 from detectors.rows import as_rows
 
 LIMIT = 3.0
 """Normal scores are cut to +-LIMIT: outside the reference's range it does not matter how far."""
 
 MAX_KNOTS = 512
-"""Values that a feature's map keeps, evenly spaced in rank; between them it interpolates. A feature
-with fewer distinct values is mapped exactly."""
+"""Values that a feature's map keeps, about; between them it interpolates. A feature with fewer
+distinct values is mapped exactly. Half of them are evenly spaced in mass; a value that many rows
+share is always one, with its neighbours: between knots its score would depend on which those are,
+and would not be that of the maps that scored the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,14 @@ class NormalScores:
         for column in np.asarray(reference, dtype=np.float64).T:
             values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
             middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
-            ranks = np.linspace(0, len(values) - 1, min(len(values), MAX_KNOTS)).round()
-            rows = ranks.astype(np.int64)
+            rows = _knots(counts)
             knots.append(values[rows])
             at_knots.append(np.clip(ndtri(middle[rows]), -LIMIT, LIMIT))
         return cls(tuple(knots), tuple(at_knots))
 
     @property
     def n_values(self) -> list[int]:
-        """Distinct values of each feature in the reference, counted up to `MAX_KNOTS`."""
+        """Distinct values of each feature in the reference, or as many as its map keeps."""
         return [len(knots) for knots in self.knots]
 
     def transform(self, rows: Array) -> Array:
@@ -94,3 +95,15 @@ class NormalScores:
         ends = np.cumsum(np.asarray(state["lengths"], dtype=np.int64))
         knots, at_knots = (np.array(state[key], dtype=np.float64) for key in ("knots", "at_knots"))
         return cls(tuple(np.split(knots, ends)[:-1]), tuple(np.split(at_knots, ends)[:-1]))
+
+
+def _knots(counts: IntArray) -> IntArray:
+    """Which of the distinct values, that occur so often, a map keeps."""
+    last = len(counts) - 1
+    if last < MAX_KNOTS:
+        return np.arange(last + 1)
+    upto = np.cumsum(counts)
+    even = np.searchsorted(upto, np.linspace(0, upto[-1], MAX_KNOTS // 2))
+    often = np.flatnonzero(counts > 2 * upto[-1] / MAX_KNOTS)
+    rows = np.concatenate([[0], even, often - 1, often, often + 1, [last]])
+    return np.unique(np.clip(rows, 0, last)).astype(np.int64)

@@ -5,17 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
 from detectors.base import Array, IntArray
 from detectors.contrast import compare, permuted_tags
 
 __all__ = [
     "PermutationResult",
+    "class_block_lengths",
     "comparable_classes",
     "label_test",
     "stratified_two_sample",
     "two_sample",
 ]
+
+N_RESAMPLES = 1000
+"""Resamples behind an interval of the labels' distance."""
+
+
+SHARPNESS = 1.5
+"""Of the soft maximum. On 108 tuning streams whose rare class, 12 % of 1,000 rows, moved a little,
+power at 0.005 was 0.39, against 0.25 of the plain maximum without squares and dispersion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,8 @@ class PermutationResult:
         Rows that the test used.
     skipped
         Classes with too few rows to compare.
+    effect_low, effect_high
+        95 % interval of the effect; asymptotic, and from 0 to 1 where nothing is known.
     """
 
     statistic: float
@@ -47,6 +59,8 @@ class PermutationResult:
     n_reference: int
     n_recent: int
     skipped: tuple[int, ...] = ()
+    effect_low: float = 0.0
+    effect_high: float = 1.0
 
 
 def two_sample(
@@ -59,11 +73,12 @@ def two_sample(
 ) -> PermutationResult:
     """Test whether two windows come from one distribution.
 
-    Six statistics are computed on every permutation of the window tags: the squared MMD [1]_ at
+    Eight statistics are computed on every permutation of the window tags: the squared MMD [1]_ at
     three kernel widths (random Fourier features), the largest Kolmogorov-Smirnov distance of a
-    column, and the sum and the maximum over whitened means and squares. Each is standardised over
-    the permutations and the largest counts, which stays exact and, unlike the smallest of several
-    p-values, keeps the resolution of 1 / (n_permutations + 1).
+    column, the sum and the maximum over whitened means and squares, the sum over the columns'
+    squares, and the rows' dispersion. Each is standardised over the permutations, and their soft
+    maximum counts: it stays exact, unlike the smallest of several p-values it keeps the resolution
+    of 1 / (n_permutations + 1), and unlike the maximum it gains where several agree.
 
     Parameters
     ----------
@@ -107,6 +122,7 @@ def two_sample(
     rng = np.random.default_rng(seed)
     compared = compare(reference, recent, n_permutations, block_length, rng)
     statistic, p_value = _combine(np.cbrt(np.column_stack([compared.sums, compared.maxima])))
+    low, high = _interval(compared.separation, compared.separation_error, compared.effect)
     return PermutationResult(
         statistic=statistic,
         p_value=p_value,
@@ -114,6 +130,8 @@ def two_sample(
         shares=_shares(compared.excess),
         n_reference=compared.n_reference,
         n_recent=compared.n_recent,
+        effect_low=low,
+        effect_high=high,
     )
 
 
@@ -132,7 +150,7 @@ def stratified_two_sample(
 
     Window tags are permuted inside the classes, so the test is exact under any change of the
     class frequencies. Statistics are those of `two_sample` for each class, and their sums over
-    the classes; all are standardised and the largest counts.
+    the classes; all are standardised and their soft maximum counts.
 
     Parameters
     ----------
@@ -140,8 +158,11 @@ def stratified_two_sample(
         Rows in time order, shapes (n, d) and (m, d).
     strata_reference, strata_recent
         Class of each row, shapes (n,) and (m,).
-    seed, n_permutations, block_length
-        As for `two_sample`; blocks are of consecutive rows of one class.
+    seed, n_permutations
+        As for `two_sample`.
+    block_length
+        Rows of the stream that depend on each other. Blocks are of consecutive rows of one class,
+        and shorter by the class's share of the rows.
     min_per_class
         Blocks a class needs in both windows to be compared; at least 2.
 
@@ -174,17 +195,18 @@ def stratified_two_sample(
             f"every row needs a class, got {len(strata_reference)} for {len(reference)} reference "
             f"rows and {len(strata_recent)} for {len(recent)} recent rows"
         )
-    least = max(min_per_class, 2) * block_length
+    lengths = class_block_lengths(np.concatenate([strata_reference, strata_recent]), block_length)
+    least = max(min_per_class, 2) * lengths
     classes, skipped = comparable_classes(strata_reference, strata_recent, least)
     if not classes:
-        raise ValueError(f"no class has {least} rows in both windows")
+        raise ValueError(f"no class has {least.min()} rows in both windows")
     rng = np.random.default_rng(seed)
     compared = [
         compare(
             reference[strata_reference == c],
             recent[strata_recent == c],
             n_permutations,
-            block_length,
+            int(lengths[c]),
             rng,
         )
         for c in classes
@@ -195,14 +217,22 @@ def stratified_two_sample(
     statistic, p_value = _combine(np.cbrt(np.column_stack(blocks)))
     weights = np.array([part.n_reference + part.n_recent for part in compared], np.float64)
     weights /= weights.sum()
+    effect = float(weights @ [part.effect for part in compared])
+    low, high = _interval(
+        float(weights @ [part.separation for part in compared]),
+        float(np.linalg.norm(weights * [part.separation_error for part in compared])),
+        effect,
+    )
     return PermutationResult(
         statistic=statistic,
         p_value=p_value,
-        effect=float(weights @ [part.effect for part in compared]),
+        effect=effect,
         shares=_shares(np.sum([part.excess for part in compared], axis=0)),
         n_reference=sum(part.n_reference for part in compared),
         n_recent=sum(part.n_recent for part in compared),
         skipped=skipped,
+        effect_low=low,
+        effect_high=high,
     )
 
 
@@ -230,7 +260,8 @@ def label_test(
     -------
     PermutationResult
         The effect is the total variation distance of the two frequency vectors, in [0, 1]; chance
-        alone makes it about sqrt(n_classes / n) / 2.
+        alone makes it about sqrt(n_classes / n) / 2. Its interval, of the basic bootstrap, is
+        shifted down by that bias, and up to the effect where it would lie below.
 
     Raises
     ------
@@ -264,21 +295,29 @@ def label_test(
         counts = permuted_tags(len(per_block) - n_blocks, n_blocks, n_permutations, rng) @ per_block
     g = _g_statistic(counts, total)
     frequency = table / table.sum(axis=1, keepdims=True)
+    effect = float(0.5 * np.abs(frequency[0] - frequency[1]).sum())
+    resampled = [_resampled(v, n_classes, block_length, rng) for v in (reference, recent)]
+    distances = 0.5 * np.abs(resampled[0] - resampled[1]).sum(axis=1)
+    low, high = 2.0 * effect - np.quantile(distances, [0.975, 0.025])
     return PermutationResult(
         statistic=float(g[0]),
         # The slack forgives rounding: tables as extreme as the observed one count as such.
         p_value=float(np.mean(g >= g[0] - 1e-9 * max(1.0, g[0]))),
-        effect=float(0.5 * np.abs(frequency[0] - frequency[1]).sum()),
+        effect=effect,
         shares=np.empty(0),
         n_reference=len(reference),
         n_recent=len(recent),
+        effect_low=float(np.clip(low, 0.0, effect)),
+        effect_high=float(np.clip(high, effect, 1.0)),
     )
 
 
 def comparable_classes(
-    reference: IntArray, recent: IntArray, least: int
+    reference: IntArray, recent: IntArray, least: int | IntArray
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Classes with at least `least` rows in both windows, and the other classes that occur.
+
+    `least` may differ by class, shape (K,).
 
     Examples
     --------
@@ -292,17 +331,50 @@ def comparable_classes(
     return tuple(np.flatnonzero(enough).tolist()), tuple(np.flatnonzero(skipped).tolist())
 
 
+def class_block_lengths(classes: IntArray, block_length: int) -> IntArray:
+    """Rows of each class, shape (K,), among `block_length` rows of the stream; at least 1.
+
+    Examples
+    --------
+    >>> class_block_lengths(np.array([0, 0, 0, 1]), 20)
+    array([15,  5])
+    """
+    share = np.bincount(classes) / len(classes)
+    return np.maximum(np.ceil(block_length * share).astype(np.int64), 1)
+
+
 def _combine(statistics: Array) -> tuple[float, float]:
-    """Largest standardised statistic of the observed row, and its share among all rows.
+    """Largest standardised statistic of the observed row, and the p-value of their soft maximum.
 
     The caller's cube root makes sums of squares nearly normal (Wilson and Hilferty 1931), so that
     no single statistic with a long tail sets the bar for all.
     """
     scale = statistics.std(axis=0)
     standardised = (statistics - statistics.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
-    largest = standardised.max(axis=1)
+    soft = logsumexp(SHARPNESS * standardised, axis=1) / SHARPNESS
     # Equal permutations differ by float32 rounding; the slack keeps them equal, and the test exact.
-    return float(largest[0]), float(np.mean(largest >= largest[0] - 1e-4))
+    return float(standardised[0].max()), float(np.mean(soft >= soft[0] - 1e-4))
+
+
+def _interval(separation: float, error: float, effect: float) -> tuple[float, float]:
+    """95 % interval of a separation, in [0, 1] and around the effect."""
+    half = 1.96 * error
+    return max(0.0, separation - half), min(1.0, effect + half)
+
+
+def _resampled(
+    labels: IntArray, n_classes: int, block_length: int, rng: np.random.Generator
+) -> Array:
+    """Class frequencies of windows whose blocks are drawn from this one, shape (B, K)."""
+    n_blocks = len(labels) // block_length
+    if block_length == 1:
+        counts = np.bincount(labels, minlength=n_classes)
+        drawn = rng.multinomial(n_blocks, counts / n_blocks, N_RESAMPLES).astype(np.float64)
+    else:
+        per_block = np.eye(n_classes)[labels].reshape(n_blocks, block_length, n_classes).sum(axis=1)
+        times = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), N_RESAMPLES)
+        drawn = times @ per_block
+    return np.asarray(drawn / len(labels))
 
 
 def _shares(excess: Array) -> Array:

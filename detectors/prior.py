@@ -7,6 +7,7 @@ of new to old class frequencies. No retraining is needed: estimate the new ones,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from scipy.optimize import minimize
@@ -15,6 +16,7 @@ from detectors.base import Array, IntArray, State
 
 __all__ = [
     "PriorCorrection",
+    "PriorMethod",
     "estimate_prior_bbse",
     "estimate_prior_mlls",
     "fit_calibration",
@@ -23,6 +25,22 @@ __all__ = [
 
 FLOOR = 1e-6
 """Smallest score that is told from 0: one certain mistake must not cost infinite log-loss."""
+
+MAX_ITERATIONS = 1000
+TOLERANCE = 1e-6
+
+WHOLE = 1.0 - 1e-3
+"""A class that is given more than this has taken all: the likelihood has no maximum inside, which
+happens when scores are more certain than they are right."""
+
+
+class PriorMethod(StrEnum):
+    """How a prior was estimated."""
+
+    MLLS = "mlls"
+    """Maximum likelihood, from calibrated scores."""
+    BBSE = "bbse"
+    """From the predicted classes alone."""
 
 
 def fit_calibration(scores: Array, labels: IntArray) -> tuple[float, Array]:
@@ -90,7 +108,11 @@ def fit_calibration(scores: Array, labels: IntArray) -> tuple[float, Array]:
 
 
 def estimate_prior_mlls(
-    scores: Array, source_prior: Array, *, max_iterations: int = 1000, tolerance: float = 1e-6
+    scores: Array,
+    source_prior: Array,
+    *,
+    max_iterations: int = MAX_ITERATIONS,
+    tolerance: float = TOLERANCE,
 ) -> Array:
     """Maximum-likelihood class frequencies of unlabelled rows, by the EM of [1]_.
 
@@ -133,13 +155,20 @@ def estimate_prior_mlls(
         raise ValueError(
             f"scores must have shape (n, {len(source_prior)}) with n at least 1, got {scores.shape}"
         )
+    return _em(scores, source_prior, max_iterations, tolerance)[0]
+
+
+def _em(
+    scores: Array, source_prior: Array, max_iterations: int, tolerance: float
+) -> tuple[Array, bool]:
+    """The prior after the last iteration, and whether it had stopped moving."""
     prior = source_prior
     for _ in range(max_iterations):
         updated = np.asarray(reweight(scores, source_prior, prior).mean(axis=0))
         if np.abs(updated - prior).max() <= tolerance:
-            return updated
+            return updated, True
         prior = updated
-    return prior
+    return prior, False
 
 
 def estimate_prior_bbse(confusion: Array, predicted: Array, *, ridge: float = 1e-3) -> Array:
@@ -233,6 +262,10 @@ class PriorCorrection:
         Class frequencies before and after, shape (K,).
     temperature, bias
         Calibration of the scores before the prior is changed; bias has shape (K,).
+    method
+        How the target prior was estimated.
+    since_index
+        Index of the first observation that is corrected.
 
     Examples
     --------
@@ -255,12 +288,23 @@ class PriorCorrection:
     target_prior: Array
     temperature: float
     bias: Array
+    method: PriorMethod = PriorMethod.MLLS
+    since_index: int = 0
 
     @classmethod
     def estimate(
-        cls, reference_scores: Array, reference_labels: IntArray, recent_scores: Array
+        cls,
+        reference_scores: Array,
+        reference_labels: IntArray,
+        recent_scores: Array,
+        *,
+        max_iterations: int = MAX_ITERATIONS,
+        since_index: int = 0,
     ) -> PriorCorrection:
         """Calibrate on labelled reference rows, then estimate the prior of unlabelled recent ones.
+
+        By maximum likelihood; where that does not settle, or gives everything to one class, by
+        the frequencies of the predicted classes (`estimate_prior_bbse`).
 
         Parameters
         ----------
@@ -268,6 +312,10 @@ class PriorCorrection:
             Held-out rows that the classifier was not trained on, shapes (n, K) and (n,).
         recent_scores
             Shape (m, K).
+        max_iterations
+            Of the likelihood's maximisation.
+        since_index
+            As the attribute.
 
         Raises
         ------
@@ -276,10 +324,36 @@ class PriorCorrection:
         """
         temperature, bias = fit_calibration(reference_scores, reference_labels)
         # Half a row for each class: a class that the reference happens to lack may still come.
-        counts = np.bincount(reference_labels, minlength=reference_scores.shape[1]) + 0.5
+        n_classes = reference_scores.shape[1]
+        counts = np.bincount(reference_labels, minlength=n_classes) + 0.5
         source = counts / counts.sum()
-        calibrated = _calibrate(_checked(recent_scores, "recent_scores"), temperature, bias)
-        return cls(source, estimate_prior_mlls(calibrated, source), temperature, bias)
+        recent = _checked(recent_scores, "recent_scores")
+        if recent.shape[1] != n_classes or not len(recent):
+            raise ValueError(
+                f"recent_scores must have shape (m, {n_classes}) with m at least 1, "
+                f"got {recent.shape}"
+            )
+        calibrated = _calibrate(recent, temperature, bias)
+        target, settled = _em(calibrated, source, max_iterations, TOLERANCE)
+        method = PriorMethod.MLLS
+        if not settled or not np.isfinite(target).all() or target.max() > WHOLE:
+            method = PriorMethod.BBSE
+            known = _calibrate(reference_scores, temperature, bias).argmax(axis=1)
+            confusion = np.eye(n_classes) / 2  # the same half rows as above
+            np.add.at(confusion, (known, reference_labels), 1.0)
+            predicted = np.bincount(calibrated.argmax(axis=1), minlength=n_classes)
+            target = estimate_prior_bbse(confusion, predicted / len(recent))
+        return cls(source, target, temperature, bias, method, since_index)
+
+    @property
+    def weights(self) -> Array:
+        """What a calibrated score is multiplied with before rows are made to sum to 1, (K,)."""
+        return np.divide(
+            self.target_prior,
+            self.source_prior,
+            out=np.ones_like(self.target_prior),
+            where=self.source_prior > 0,
+        )
 
     def apply(self, scores: Array) -> Array:
         """Corrected scores, shape (n, K), rows sum to 1."""
@@ -293,6 +367,8 @@ class PriorCorrection:
             "target_prior": self.target_prior.copy(),
             "temperature": self.temperature,
             "bias": self.bias.copy(),
+            "method": str(self.method),
+            "since_index": self.since_index,
         }
 
     @classmethod
@@ -303,6 +379,8 @@ class PriorCorrection:
             target_prior=np.array(state["target_prior"], np.float64),
             temperature=float(state["temperature"]),
             bias=np.array(state["bias"], np.float64),
+            method=PriorMethod(state["method"]),
+            since_index=int(state["since_index"]),
         )
 
 

@@ -91,3 +91,28 @@ def as_labels(labels: npt.ArrayLike, n_rows: int, n_classes: int, who: str) -> I
             f"{who} knows class codes below {n_classes}, got {codes[row]} at row {row}"
         )
     return codes
+
+
+def label_column(rows: Array, n_classes: int, who: str) -> IntArray:
+    """Class codes from the last column of rows, shape (n,); -1 where there is none.
+
+    Raises
+    ------
+    ValueError
+        If a value is neither a class code nor negative nor not finite; names it and its row.
+
+    Examples
+    --------
+    >>> label_column(np.array([[0.3, 1.0], [0.1, np.nan]]), 2, "mondrian").tolist()
+    [1, -1]
+    """
+    column = rows[:, -1]
+    given = np.isfinite(column) & (column >= 0)
+    codes: IntArray = np.where(given, column, -1.0).astype(np.int64)
+    wrong = np.flatnonzero(given & ((codes != column) | (codes >= n_classes)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(
+            f"{who} knows class codes below {n_classes}, got {column[row]} at row {row}"
+        )
+    return codes

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -261,3 +262,24 @@ def test_errors_name_the_value() -> None:
         conclude(_evidence(0.1, 0.1), X_TO_Y, 0)
     with pytest.raises(ValueError, match="got covariate"):
         conclude(_evidence(0.1, 0.1), Y_TO_X, 0.01)
+
+
+def test_dependent_labels_too_few_for_blocks_are_not_tested() -> None:
+    rng = np.random.default_rng(0)
+    windows = [
+        Sample(rng.normal(size=(n, 2)), rng.integers(0, 2, n).astype(np.int64)) for n in (1000, 150)
+    ]
+    found = examine(
+        *windows, Problem.Y_TO_X, n_classes=2, columns=["a", "b"], seed=1, block_length=100
+    )
+    assert [e.p_value for e in found.evidence] == [None, None]
+    assert "depend on each other" in found.evidence[0].note
+
+
+def test_the_asymptotic_test_keeps_its_half_of_alpha() -> None:
+    inputs = Evidence("two-sample", Factor.COVARIATE, 9.0, 0.0003, 0.2, 500, 500)
+    rule = Evidence("covariance", Factor.CONCEPT, 3.0, 0.008, 0.1, 500, 500)
+    assert conclude((inputs, rule), Problem.X_TO_Y, 0.01).kind is Kind.COVARIATE
+    exact = dataclasses.replace(rule, test="two-sample by class")
+    prior = dataclasses.replace(inputs, factor=Factor.PRIOR)
+    assert conclude((prior, exact), Problem.Y_TO_X, 0.01).kind is Kind.MIXED

@@ -5,7 +5,7 @@ import pytest
 from scipy.signal import lfilter
 
 from detectors.base import Array, Factor
-from detectors.calibration import Calibration, calibrate_cusum
+from detectors.calibration import Calibration, calibrate_cusum, dependence_length
 from detectors.cusum import SLACKS, CusumBank
 
 ARL0 = 2000
@@ -132,3 +132,15 @@ def test_the_reference_is_not_changed() -> None:
 def test_impossible_requests_are_refused(shape: tuple[int, ...], arl0: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         calibrate_cusum(np.zeros(shape), arl0=arl0, seed=0)
+
+
+def test_rows_that_alternate_need_no_blocks_and_rows_that_persist_do() -> None:
+    rng = np.random.default_rng(100)
+    noise = rng.normal(size=(2000, 2))
+    alternating = noise + np.where(np.arange(2000) % 2, 1.0, -1.0)[:, None]
+    persistent = np.zeros((2000, 2))
+    for t in range(1, 2000):
+        persistent[t] = 0.8 * persistent[t - 1] + noise[t]
+    assert dependence_length(noise) == 1
+    assert dependence_length(alternating) == 1
+    assert 20 <= dependence_length(persistent) <= 125

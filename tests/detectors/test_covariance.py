@@ -213,3 +213,24 @@ def test_errors_name_the_value() -> None:
         covariance_test(x, y[1:], x, y, seed=0)
     with pytest.raises(ValueError, match="each window needs 6 rows, got 20 and 5"):
         covariance_test(x, y, x[:5], y[:5], seed=0)
+
+
+@pytest.mark.statistical
+def test_the_interval_of_a_change_covers_the_truth() -> None:
+    covered = 0
+    for seed in range(100, 160):
+        rng = np.random.default_rng(seed)
+        reference, recent = rng.normal(size=(400, 2)), rng.normal(0.3, 1.0, size=(400, 2))
+        labels, new = ((rng.random(400) < rate).astype(np.int64) for rate in (0.4, 0.65))
+        found = covariance_test(reference, labels, recent, new, seed=seed, n_bootstraps=19)
+        assert 0 <= found.effect_low <= found.effect <= found.effect_high <= 1
+        covered += found.effect_low <= 0.25 <= found.effect_high
+    assert covered >= 53  # 88 of 100
+
+
+def test_windows_that_do_not_overlap_tell_nothing_of_the_change() -> None:
+    rng = np.random.default_rng(0)
+    reference, recent = _window(rng, 100), _window(rng, 100, shift=30.0)
+    found = covariance_test(*reference, *recent, seed=0, n_bootstraps=19)
+    assert found.p_value is None
+    assert (found.effect_low, found.effect_high) == (0.0, 1.0)

@@ -250,3 +250,49 @@ def test_labels_out_of_range_are_named() -> None:
         stratified_two_sample(
             np.zeros((4, 1)), np.zeros((4, 1)), np.zeros(3, int), np.zeros(4, int), seed=0
         )
+
+
+def test_the_interval_of_a_separation_covers_what_discriminants_reach_on_average() -> None:
+    found = []
+    for seed in range(100, 200):
+        rng = np.random.default_rng(seed)
+        reference, recent = rng.normal(size=(2, 200, 3))
+        recent[:, 0] += 1.0
+        found.append(two_sample(reference, recent, seed=seed, n_permutations=9))
+    truth = np.mean([result.effect for result in found])
+    # Nominal 95; the standard error is that of a discriminant as it is, not of learning it.
+    assert sum(r.effect_low <= truth <= r.effect_high for r in found) >= 88
+    assert all(0 <= r.effect_low <= r.effect <= r.effect_high <= 1 for r in found)
+
+
+def test_the_interval_of_a_distance_of_labels_covers_the_truth() -> None:
+    covered = 0
+    for seed in range(100, 200):
+        rng = np.random.default_rng(seed)
+        reference = rng.choice(3, 300, p=[0.5, 0.3, 0.2])
+        recent = rng.choice(3, 300, p=[0.3, 0.3, 0.4])
+        found = label_test(reference, recent, 3, seed=seed, n_permutations=9)
+        assert 0 <= found.effect_low <= found.effect <= found.effect_high <= 1
+        covered += found.effect_low <= 0.2 <= found.effect_high
+    assert covered >= 88
+
+
+def test_an_interval_of_dependent_rows_is_wider() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(2, 40, 2)), 10, axis=1)
+    rows[1, :, 0] += 1.0
+    labels = (rows[:, :, 0] > 0).astype(np.int64)
+    alone, blocks = (
+        two_sample(*rows, seed=0, n_permutations=9, block_length=length) for length in (1, 10)
+    )
+    assert blocks.effect_high - blocks.effect_low > alone.effect_high - alone.effect_low
+    alone, blocks = (
+        label_test(*labels, 2, seed=0, n_permutations=9, block_length=length) for length in (1, 10)
+    )
+    assert blocks.effect_high - blocks.effect_low > alone.effect_high - alone.effect_low
+
+
+def test_nothing_is_known_of_the_effect_where_a_half_has_no_rows_to_judge() -> None:
+    rows = np.random.default_rng(0).normal(size=(2, 2, 1))
+    found = two_sample(*rows, seed=0, n_permutations=9)
+    assert (found.effect_low, found.effect_high) == (0.0, 1.0)

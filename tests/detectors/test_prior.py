@@ -163,3 +163,57 @@ def test_errors_name_the_value() -> None:
         estimate_prior_mlls(scores, np.zeros(2))
     with pytest.raises(ValueError, match=r"shape \(2, 2\), got \(3, 3\)"):
         estimate_prior_bbse(np.eye(3), np.array([0.5, 0.5]))
+
+
+def test_an_estimate_says_that_it_is_by_maximum_likelihood() -> None:
+    reference, labels = _scored(100, 1000, OLD)
+    found = PriorCorrection.estimate(reference, labels, _scored(101, 1000, NEW)[0])
+    assert found.method == "mlls"
+    np.testing.assert_allclose(found.weights, found.target_prior / found.source_prior)
+
+
+def test_where_the_likelihood_does_not_settle_the_predicted_classes_decide() -> None:
+    errors = []
+    for seed in range(100, 120):
+        reference, labels = _scored(seed, 2000, OLD)
+        recent, _ = _scored(1000 + seed, 1000, NEW)
+        found = PriorCorrection.estimate(reference, labels, recent, max_iterations=3)
+        assert found.method == "bbse"
+        assert found.target_prior.sum() == pytest.approx(1.0)
+        errors.append(np.abs(found.target_prior - NEW).max())
+    # Three steps of the maximisation alone are 0.085 off here.
+    assert np.mean(errors) < 0.05
+
+
+def test_where_the_likelihood_gives_all_to_one_class_the_predicted_classes_decide() -> None:
+    # Certain of class 2 in every row, whatever the calibration on rows that were no such thing.
+    reference, labels = _scored(100, 1000, OLD)
+    recent = np.tile([0.15, 0.15, 0.7], (300, 1))
+    found = PriorCorrection.estimate(reference, labels, recent)
+    assert found.method == "bbse"
+    assert np.isfinite(found.target_prior).all()
+    assert (found.target_prior >= 0).all()
+    assert found.target_prior.argmax() == 2
+
+
+def test_the_fallback_keeps_a_class_that_the_reference_lacks_possible() -> None:
+    reference, labels = _scored(100, 300, np.array([0.6, 0.4, 0.0]))
+    recent = _scored(101, 300, NEW)[0]
+    found = PriorCorrection.estimate(reference, labels, recent, max_iterations=1)
+    assert found.method == "bbse"
+    assert np.isfinite(found.apply(recent)).all()
+    assert (found.target_prior > 0).all()
+
+
+def test_a_restored_correction_keeps_its_method_and_beginning() -> None:
+    reference, labels = _scored(100, 300, OLD)
+    recent = _scored(101, 300, NEW)[0]
+    found = PriorCorrection.estimate(reference, labels, recent, max_iterations=1, since_index=41)
+    restored = PriorCorrection.from_snapshot(found.snapshot())
+    assert (restored.method, restored.since_index) == ("bbse", 41)
+
+
+def test_recent_scores_of_other_classes_are_refused() -> None:
+    reference, labels = _scored(100, 300, OLD)
+    with pytest.raises(ValueError, match=r"recent_scores must have shape \(m, 3\).*got \(4, 2\)"):
+        PriorCorrection.estimate(reference, labels, np.full((4, 2), 0.5))

@@ -1,0 +1,166 @@
+"""From a suspicion to a verdict: fresh evidence only, looks that share their error, one restart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.attribution import Sample
+from detectors.base import Array, Factor, IntArray, Kind, Problem
+from detectors.confirm import ConfirmPlan, Step, Suspicion
+from detectors.synthetic import Stream
+from detectors.watch import Feed, Watch, build_watches
+
+ALARM = 10_000
+COLUMNS = [f"x{j}" for j in range(3)]
+
+
+def world(kind: Kind, seed: int) -> Stream:
+    return Stream(Problem.X_TO_Y, kind, n_features=3, strength="strong", seed=seed)
+
+
+def suspicion_of(plan: ConfirmPlan) -> Suspicion:
+    return Suspicion(
+        plan,
+        alarm_index=ALARM,
+        opened_index=ALARM,
+        factor=Factor.COVARIATE,
+        change_point=ALARM - 20,
+        n_features=3,
+        seed=1,
+    )
+
+
+def feed(suspicion: Suspicion, rows: Array, labels: IntArray, first: int = ALARM + 1) -> None:
+    for i, (row, label) in enumerate(zip(rows, labels.tolist(), strict=True), first):
+        suspicion.seen(i, row)
+        suspicion.labelled(i, row, label)
+
+
+def watches_of(rows: Array, labels: IntArray) -> list[Watch]:
+    return [
+        watch
+        for each in Feed
+        for watch in build_watches(
+            each, Problem.X_TO_Y, rows, labels, n_classes=2, arl0=5000.0, seed=0
+        )
+    ]
+
+
+def as_is(rows: Array) -> Array:
+    return rows
+
+
+def test_looks_spend_the_error_of_the_plan_and_no_more() -> None:
+    plan = ConfirmPlan(Problem.X_TO_Y, alpha=0.02, looks=(100, 200, 300, 400))
+    spent = [plan.spend(n) for n in range(4)]
+    assert spent == sorted(spent)
+    assert sum(spent) == pytest.approx(0.02)
+
+
+def test_rows_from_before_the_alarm_are_never_evidence() -> None:
+    suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y))
+    suspicion.labelled(ALARM, np.zeros(3), 1)
+    suspicion.labelled(ALARM - 5, np.zeros(3), 1)
+    assert suspicion.n_labelled == 0
+
+
+def test_a_change_that_comes_during_a_false_suspicion_begins_the_evidence_again() -> None:
+    stream = world(Kind.MIXED, 100)
+    reference = stream.draw(2000, shifted=False)
+    calm, moved = stream.draw(400, shifted=False), stream.draw(600, shifted=True)
+    suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y))
+    suspicion.looks_done = 2
+    feed(suspicion, np.r_[calm[0], moved[0]], np.r_[calm[1], moved[1]])
+    suspicion.restart(watches_of(*reference), as_is)
+    assert suspicion.restarted
+    assert ALARM + 400 < suspicion.alarm_index < ALARM + 520
+    assert abs(suspicion.change_point - (ALARM + 400)) < 60
+    assert suspicion.looks_done == 0
+    assert suspicion.n_fresh == ALARM + 1000 - suspicion.alarm_index
+
+
+def test_a_change_that_raised_the_alarm_does_not_begin_it_again() -> None:
+    restarted = 0
+    for seed in range(100, 110):
+        stream = world(Kind.MIXED, seed)
+        reference = stream.draw(2000, shifted=False)
+        suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y))
+        feed(suspicion, *stream.draw(600, shifted=True))
+        suspicion.restart(watches_of(*reference), as_is)
+        restarted += suspicion.restarted
+    assert restarted <= 1
+
+
+def test_the_watches_are_left_at_rest() -> None:
+    stream = world(Kind.CONCEPT, 100)
+    watches = watches_of(*stream.draw(1000, shifted=False))
+    suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y))
+    feed(suspicion, *stream.draw(300, shifted=True))
+    suspicion.restart(watches, as_is)
+    assert [watch.statistic for watch in watches] == [0.0] * len(watches)
+
+
+def test_a_restored_suspicion_goes_on_as_if_never_interrupted() -> None:
+    stream = world(Kind.COVARIATE, 101)
+    reference = Sample(*stream.draw(1000, shifted=False))
+    plan = ConfirmPlan(Problem.X_TO_Y)
+    rows, labels = stream.draw(300, shifted=True)
+    whole, cut = suspicion_of(plan), suspicion_of(plan)
+    feed(whole, rows, labels)
+    feed(cut, rows[:120], labels[:120])
+    cut.labelled(ALARM + 200, rows[199], int(labels[199]))  # a label out of turn
+    whole._labels = {**dict.fromkeys([ALARM + 200], int(labels[199])), **whole._labels}
+    cut = Suspicion.from_snapshot(plan, cut.snapshot())
+    feed(cut, rows[120:], labels[120:], ALARM + 121)
+    looks = [s.look(reference, as_is, n_classes=2, columns=COLUMNS) for s in (whole, cut)]
+    assert looks[0] == looks[1]
+    assert looks[0].verdict.kind is Kind.COVARIATE
+
+
+def test_without_labels_a_moved_input_is_confirmed_as_covariate_or_undetermined() -> None:
+    stream = world(Kind.COVARIATE, 102)
+    reference = Sample(*stream.draw(1000, shifted=False))
+    suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y, looks=(200,), max_wait=200))
+    for i, row in enumerate(stream.draw(200, shifted=True)[0], ALARM + 1):
+        suspicion.seen(i, row)
+    assert suspicion.due(labels_expected=True)
+    look = suspicion.look(reference, as_is, n_classes=2, columns=COLUMNS)
+    assert look.step is Step.CONFIRM
+    assert look.verdict.kind is Kind.UNDETERMINED
+    assert Factor.COVARIATE in look.verdict.factors
+
+
+def test_autocorrelated_inputs_that_did_not_move_are_dismissed() -> None:
+    """The level holds on AR(1) 0.8 with blocks, and does not without: 16 windows, 5 % wanted."""
+    rejected = {1: 0, 60: 0}
+    for seed in range(100, 116):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(size=(3000, 3)) * 0.6
+        rows = np.zeros((3000, 3))
+        for t in range(1, 3000):
+            rows[t] = 0.8 * rows[t - 1] + noise[t]
+        labels = rng.integers(0, 2, 3000)
+        for length in rejected:
+            suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y, alpha=0.05, looks=(1000,)))
+            feed(suspicion, rows[2000:], labels[2000:])
+            look = suspicion.look(
+                Sample(rows[:2000], labels[:2000]),
+                as_is,
+                n_classes=2,
+                columns=COLUMNS,
+                block_length=length,
+            )
+            rejected[length] += look.verdict.kind is not Kind.NONE
+    assert rejected[60] <= 4
+    assert rejected[1] >= 8
+
+
+def test_inputs_without_overlap_are_not_waited_for() -> None:
+    stream = world(Kind.NONE, 103)
+    reference = Sample(*stream.draw(1000, shifted=False))
+    suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y))
+    rows, labels = stream.draw(500, shifted=False)
+    feed(suspicion, rows + 9.0, labels)
+    steps = [suspicion.look(reference, as_is, n_classes=2, columns=COLUMNS).step for _ in range(2)]
+    assert steps == [Step.WAIT, Step.CONFIRM]
