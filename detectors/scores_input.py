@@ -58,8 +58,8 @@ class InputScores:
     >>> bank = CusumBank(c.mean, c.scale, c.thresholds, factor=Factor.COVARIATE)
     >>> together = rng.normal(size=(500, 1)) + rng.normal(size=(500, 2)) / 4  # margins stay alike
     >>> alarm = bank.update(scores.transform(together))[0]
-    >>> alarm.row, scores.names[alarm.columns[0]], scores.source(alarm.columns[0])
-    (33, 'component 2 scale', (0, 1))
+    >>> alarm.row, scores.names[alarm.columns[0]], sorted(scores.source(alarm.columns[0]))
+    (33, 'component 2 scale', [0, 1])
     """
 
     def __init__(self) -> None:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from threadpoolctl import threadpool_limits
 
 from detectors.base import Alarm, Array, Factor, IntArray, Problem, State
 from detectors.calibration import Calibration, calibrate_cusum
 from detectors.cusum import CusumBank
+from detectors.names import DetectorName
 from detectors.scores import ClassConditionalScores, InputScores, LabelScores, ResidualScores
+from detectors.watch_named import Feed, NamedWatch, Watching, feed_of, wanted
 
-
-class Feed(StrEnum):
-    """Which events a watch reads."""
-
-    SEEN = "seen"
-    """Every observation as it comes."""
-    LABELLED = "labelled"
-    """Every observation whose label has come, in the order of the labels."""
+__all__ = ["Feed", "Watch", "Watching", "build_watches", "watch_from_snapshot"]
 
 
 ScoreMap = InputScores | LabelScores | ResidualScores | ClassConditionalScores
@@ -173,12 +167,13 @@ def build_watches(
     n_classes: int,
     arl0: float,
     seed: int,
-) -> list[Watch]:
+    detectors: Sequence[DetectorName] = (DetectorName.CUSUM,),
+) -> list[Watching]:
     """The watches of a problem that read a feed.
 
-    X->Y: the inputs for P(X); the residuals of a frozen model of P(Y|X). Y->X: the labels for
-    P(Y); the inputs by class for P(X|Y); and the inputs, which move with either, for the time
-    until labels come.
+    The CUSUM banks: in X->Y problems the inputs for P(X), and the residuals of a frozen model of
+    P(Y|X); in Y->X problems the labels for P(Y), the inputs by class for P(X|Y), and the inputs,
+    which move with either, for the time until labels come.
 
     Parameters
     ----------
@@ -187,11 +182,14 @@ def build_watches(
     n_classes
         Classes that labels may have.
     arl0
-        Rows between false alarms of all watches of the stream together.
+        Rows between false alarms of all watches of the stream together, as far as the detectors
+        keep a promise.
     seed
         As in `Watch.learn`.
+    detectors
+        Families, without repetition.
     """
-    wanted = {
+    banks = {
         Problem.X_TO_Y: {"inputs": Factor.COVARIATE, "residuals": Factor.CONCEPT},
         Problem.Y_TO_X: {
             "inputs": Factor.PRIOR,
@@ -199,16 +197,23 @@ def build_watches(
             "inputs by class": Factor.CONCEPT,
         },
     }[problem]
-    return [
-        Watch.learn(
-            name,
-            factor,
-            rows,
-            labels,
-            n_classes=n_classes,
-            arl0=arl0 * len(wanted),
-            seed=seed,
-        )
-        for name, factor in wanted.items()
+    if DetectorName.CUSUM not in detectors:
+        banks = {}
+    named = wanted(detectors, problem)
+    promise = arl0 * (len(banks) + len(named))
+    found: list[Watching] = [
+        Watch.learn(name, factor, rows, labels, n_classes=n_classes, arl0=promise, seed=seed)
+        for name, factor in banks.items()
         if (name == "inputs") == (feed is Feed.SEEN)
     ]
+    found += [
+        NamedWatch(name, factor, rows, labels, n_classes=n_classes, arl0=promise, seed=seed)
+        for name, factor in named.items()
+        if feed_of(name) is feed
+    ]
+    return found
+
+
+def watch_from_snapshot(state: State) -> Watching:
+    """The watch that a snapshot was taken of."""
+    return (NamedWatch if "named" in state else Watch).from_snapshot(state)

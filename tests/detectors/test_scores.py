@@ -9,6 +9,7 @@ import pytest
 from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.calibration import calibrate_cusum
 from detectors.cusum import CusumBank
+from detectors.normal_scores import NormalScores
 from detectors.scores import (
     ClassConditionalScores,
     InputScores,
@@ -288,3 +289,28 @@ def test_a_rare_class_that_becomes_frequent_is_no_change_inside_classes() -> Non
         x = rng.normal(size=(2000, 2)) + centres[shifted]
         n_alarms += len(bank_of(own, 2000).update(scores.transform(x, shifted)))
     assert n_alarms <= 14  # 6 are promised; drawing rare means to the others gave more than 60
+
+
+def test_a_rule_that_moves_to_other_columns_is_seen_by_the_models_opinion() -> None:
+    """Nonlinear rules in 8 columns, mean change of P(Y|X) 0.1: an alarm within 4,000 labels."""
+    found = 0
+    for seed in range(100, 112):
+        world = Stream(Problem.X_TO_Y, Kind.CONCEPT, n_features=8, family="nonlinear", seed=seed)
+        scores = ResidualScores()
+        own = scores.fit(*world.draw(2000, shifted=False), n_classes=2, seed=0)
+        c = calibrate_cusum(own, arl0=12_000, seed=0)
+        bank = CusumBank(c.mean, c.scale, c.thresholds, factor=Factor.CONCEPT)
+        found += bool(bank.update(scores.transform(*world.draw(4000, shifted=True))))
+    assert found >= 11
+
+
+def test_a_value_that_many_rows_share_scores_alike_whichever_rows_taught_it() -> None:
+    """A third of the rows at one value among thousands: two halves of a reference agree on it."""
+    rng = np.random.default_rng(100)
+    column = rng.normal(size=4000)
+    column[rng.random(4000) < 0.35] = 0.123
+    halves = [NormalScores.fit(half[:, None]) for half in (column[::2], column[1::2])]
+    scores = [float(map_.transform(np.array([[0.123]]))[0, 0]) for map_ in halves]
+    assert abs(scores[0] - scores[1]) < 0.1
+    whole = NormalScores.fit(column[:, None]).transform(column[:, None])
+    assert abs(whole.mean()) < 0.02
