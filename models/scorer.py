@@ -11,15 +11,28 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO, Self, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import IO, BinaryIO, NamedTuple, Self, cast
 
 from models.frames import Arrays, read_frame, write_frame
-from models.spec import Images
+from models.spec import Floats, Images
 
-Array = npt.NDArray[np.float32]
+
+class Scored(NamedTuple):
+    """What a champion says about its inputs.
+
+    Attributes
+    ----------
+    scores
+        Probabilities of the classes, shape (n, K).
+    codes
+        Embeddings, shape (n, m); None where the model has none.
+    properties
+        `models.quality.image_properties`, shape (n, q); None where the inputs are no images.
+    """
+
+    scores: Floats
+    codes: Floats | None = None
+    properties: Floats | None = None
 
 
 class ScoringError(RuntimeError):
@@ -94,8 +107,8 @@ class ScoringProcess:
         self.classes = tuple(map(str, hello["classes"]))
         self.input_shape = tuple(map(int, hello["input_shape"]))
 
-    def score(self, images: Images) -> tuple[Array, Array]:
-        """Scores and codes of images.
+    def score(self, images: Images) -> Scored:
+        """Scores, codes and properties of images.
 
         Parameters
         ----------
@@ -104,10 +117,9 @@ class ScoringProcess:
 
         Returns
         -------
-        scores : ndarray of float32, shape (n, K)
-            Softmax over `classes`.
-        codes : ndarray of float32, shape (n, 512)
-            Mean over the image of block 5's output.
+        Scored
+            Scores: float32, softmax over `classes`. Codes: float32, shape (n, 512), the mean over
+            the image of block 5's output.
 
         Raises
         ------
@@ -120,7 +132,7 @@ class ScoringProcess:
             reply = self._ask(images)
         if "error" in reply:
             raise ScoringError(f"scoring {self.version_dir}: {reply['error']}")
-        return reply["scores"], reply["codes"]
+        return Scored(reply["scores"], reply["codes"], reply["properties"])
 
     def close(self) -> None:
         """End the process; it may be started again."""

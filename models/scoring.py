@@ -1,7 +1,8 @@
 """The scoring process: ``python -m models.scoring VERSION_DIR``.
 
 Sends one frame with what it serves, then answers each frame on standard input (``images``) with
-one on standard output (``scores`` and ``codes``, or ``error``), until the input ends.
+one on standard output (``scores``, ``codes`` and ``properties``, or ``error``), until the input
+ends.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from models.child import claim_stdout, configure_tensorflow
 from models.features import batch_size, predict, scorer
 from models.frames import Arrays, read_frame, write_frame
+from models.quality import image_properties
 from models.vgg16 import Vgg16
 
 THREADS = 2
@@ -56,7 +58,8 @@ def serve(folder: Path, requests: BinaryIO, replies: BinaryIO) -> None:
             reply = {"error": np.array(message)}
         else:
             scores, codes = predict(model, images, size)
-            reply = {"scores": scores, "codes": codes}
+            properties = image_properties(images)
+            reply = {"scores": scores, "codes": codes, "properties": properties}
         write_frame(replies, reply)
 
 

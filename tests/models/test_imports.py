@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MODULES = "evaluate finetune images job registry scorer spec strategy tabular"
+MODULES = "evaluate finetune images job quality registry scorer spec strategy tabular"
 
 
 def test_what_the_service_imports_brings_no_tensorflow() -> None:

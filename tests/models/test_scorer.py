@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models.frames import read_frame, write_frame
+from models.quality import image_properties
 from models.scorer import ScoringError, ScoringProcess
 from tests.models.conftest import CLASSES, SHAPE, halves
 
@@ -29,13 +30,17 @@ def test_scores_of_an_image_are_equal_to_the_last_bit_in_any_company(
     process: ScoringProcess,
 ) -> None:
     images = halves(33, 6)[0]
-    scores, codes = process.score(images)
+    scores, codes, properties = process.score(images)
+    assert codes is not None
+    assert properties is not None
     assert (scores.shape, codes.shape) == ((33, 2), (33, 512))
+    np.testing.assert_array_equal(properties, image_properties(images))
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-6)
     for rows in (slice(32, 33), slice(3, 14)):
-        part_scores, part_codes = process.score(images[rows])
-        np.testing.assert_array_equal(part_scores, scores[rows])
-        np.testing.assert_array_equal(part_codes, codes[rows])
+        part = process.score(images[rows])
+        np.testing.assert_array_equal(part.scores, scores[rows])
+        np.testing.assert_array_equal(part.codes, codes[rows])
+        np.testing.assert_array_equal(part.properties, properties[rows])
 
 
 @pytest.mark.parametrize(
@@ -57,8 +62,8 @@ def test_a_process_that_died_is_started_again_and_answers_the_same(
     assert process._process is not None
     os.kill(process._process.pid, signal.SIGKILL)
     after = process.score(images)
-    np.testing.assert_array_equal(after[0], before[0])
-    np.testing.assert_array_equal(after[1], before[1])
+    for one, other in zip(after, before, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_process_ends_when_it_is_closed(process: ScoringProcess) -> None:
