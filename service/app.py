@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
+from service.correction import correct_scores, prior_document
 from service.http import HttpServer, create_app
 from service.incidents import Incident
 from service.jobs import Jobs, Progress
@@ -67,7 +68,6 @@ class App:
         stream = self.pipeline.streams[name]
         monitor = stream.monitor
         champion = self.store.champion(name)
-        correction = monitor.correction
         return {
             "name": name,
             "problem": str(stream.settings.problem),
@@ -79,15 +79,20 @@ class App:
             "champion": champion.version if champion else None,
             "false_alarm_every": stream.settings.false_alarm_every,
             "statistics": {str(f): r for f, r in monitor.statistics.items()},
-            "open_incidents": [i.id for i in list(monitor.open.values())],
-            "prior_correction": (
-                None
-                if correction is None
-                else dict(
-                    zip(stream.score_classes, map(float, correction.target_prior), strict=True)
-                )
-            ),
+            "open_incidents": list(stream.open),
+            "segments": {f"{k}={v}": phase for (k, v), phase in stream.segments.values.items()},
+            "prior": prior_document(*stream.correction),
         }
+
+    def correct_scores(self, stream: str, scores: object) -> dict[str, Any]:
+        """Scores as the service would correct its own now."""
+        self._known(stream)
+        classes, correction = self.pipeline.streams[stream].correction
+        if not classes:
+            raise ValueError(
+                f"stream {stream!r} has no scores: it has neither a model nor declared classes"
+            )
+        return correct_scores(classes, correction, scores)
 
     def incidents(
         self, stream: str | None = None, state: str | None = None, limit: int = 100
@@ -112,7 +117,7 @@ class App:
 
     def close_incident(self, id_: str, reason: str) -> dict[str, Any]:
         """Have an open incident resolved at the next step of the loop."""
-        if not any(id_ in s.monitor.open for s in self.pipeline.streams.values()):
+        if not any(id_ in s.open for s in self.pipeline.streams.values()):
             raise LookupError(f"no open incident has the id {id_!r}")
         self.pipeline.to_close.put((id_, reason))
         return {"id": id_, "detail": "it is closed with the next records"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from detectors.base import Alarm, Array, Evidence
@@ -34,6 +35,8 @@ class Arrival:
         The class predicted upstream; None where the service scores or nothing predicted.
     scores
         Scores by class in the order of the monitor's `score_classes`, shape (K,), or None.
+    segment
+        Values of the observation's segments by name, such as {"camera": "7"}.
     """
 
     at: Coordinates
@@ -43,6 +46,7 @@ class Arrival:
     label: str | None
     prediction: str | None = None
     scores: Array | None = None
+    segment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Seen:
     raw: Raw
     prediction: str | None
     scores: Array | None
+    segment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class Outcomes:
         Stage-1 alarms that opened a suspicion.
     evidence
         Every test that ran.
+    renewed
+        Indices at which a new reference began.
     """
 
     incidents: list[Incident] = field(default_factory=list)
@@ -96,3 +103,4 @@ class Outcomes:
     labels: dict[Outcome, int] = field(default_factory=dict)
     alarms: list[Alarm] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
+    renewed: list[int] = field(default_factory=list)

@@ -8,6 +8,7 @@ import numpy as np
 
 from detectors.attribution import Sample
 from detectors.base import Array, IntArray, State
+from detectors.calibration import dependence_length
 from detectors.confirm import UNLABELLED
 from service.arrivals import Labelled, Seen
 from service.representation import Raw, Representation
@@ -51,12 +52,16 @@ class Baseline:
         self.rows: Array = np.empty((0, 0))
         self.codes: IntArray = np.empty(0, np.int64)
         self.scores: Array = np.empty((0, 0))
+        self.block_length = 1
+        """Rows that depend on each other, so that tests permute them together."""
         self.right = (0, 0)
         """Right predictions, and all predictions whose label has come."""
         self._codes: dict[str, int] = {}
         self._raws: list[Raw] = []
         self._raw_scores: list[Array] = []
         self._labels: dict[int, str] = {}
+        self._wrong: dict[int, bool] = {}
+        self._segments: list[dict[str, str]] = []
         self._labels_at_check = 0
         self._check_at = start + size
 
@@ -79,12 +84,14 @@ class Baseline:
     def add(self, event: Seen) -> bool:
         """Take an observation; True when the window is full and frozen."""
         self._raws.append(event.raw)
+        self._segments.append(dict(event.segment))
         if event.scores is not None:
             self._raw_scores.append(event.scores)
         if len(self._raws) < self.size:
             return False
         self.representation.fit(self._raws)
         self.rows = self.representation.rows(self._raws)
+        self.block_length = dependence_length(self.rows)
         self.codes = np.full(self.size, UNLABELLED, np.int64)
         if len(self._raw_scores) == self.size:
             self.scores = np.stack(self._raw_scores)
@@ -97,6 +104,7 @@ class Baseline:
         self._labels[event.index] = event.label
         if served is not None:
             self.right = (self.right[0] + (served == event.label), self.right[1] + 1)
+            self._wrong[event.index] = served != event.label
         if self.labelled:
             self.codes[event.index - self.start] = self.code(event.label)
 
@@ -155,14 +163,36 @@ class Baseline:
         """The label's code; labels that the window does not know share the last one."""
         return self._codes.get(label, len(self.classes))
 
+    @property
+    def first(self) -> int:
+        """First row that is compared with others; those before it taught the representation."""
+        return self.representation.n_spent(self.size)
+
     def sample(self, most: int) -> Sample:
         """The window for the factor tests, thinned evenly to `most` rows."""
-        chosen = np.unique(np.linspace(0, self.size - 1, min(self.size, most)).astype(np.int64))
+        chosen = self._thinned(most)
         return Sample(self.representation.complete(self.rows[chosen]), self.codes[chosen])
+
+    def losses(self, most: int) -> Array | None:
+        """1 for a wrong prediction on each row of `sample`, NaN if not known; None if none is."""
+        if not self._wrong:
+            return None
+        return np.array(
+            [float(self._wrong.get(self.start + i, np.nan)) for i in self._thinned(most).tolist()]
+        )
+
+    def segment(self, name: str, most: int) -> list[str]:
+        """The value of a segment on each row of `sample`; empty where a row has none."""
+        return [self._segments[i].get(name, "") for i in self._thinned(most).tolist()]
+
+    def _thinned(self, most: int) -> IntArray:
+        n = min(self.size - self.first, most)
+        return np.unique(np.linspace(self.first, self.size - 1, n).astype(np.int64))
 
     def labelled_rows(self) -> tuple[Array, IntArray]:
         """Rows without missing values and their codes, for the labelled observations."""
         known = self.codes != UNLABELLED
+        known[: self.first] = False
         return self.representation.complete(self.rows[known]), self.codes[known]
 
     def scored(self, score_classes: tuple[str, ...]) -> tuple[Array, IntArray]:
@@ -189,12 +219,15 @@ class Baseline:
             "labelled": self.labelled,
             "classes": list(self.classes),
             "rows": self.rows,
+            "block_length": self.block_length,
             "codes": self.codes.copy(),
             "scores": self.scores,
             "right": self.right,
             "raws": _pack(self._raws),
             "raw_scores": np.array(self._raw_scores, np.float64),
             "labels": [list(self._labels), list(self._labels.values())],
+            "wrong": [list(self._wrong), list(self._wrong.values())],
+            "segments": list(self._segments),
             "labels_at_check": self._labels_at_check,
             "check_at": self._check_at,
             "representation": self.representation.snapshot() if self.frozen else None,
@@ -206,11 +239,14 @@ class Baseline:
         self.frozen, self.labelled = state["frozen"], state["labelled"]
         self._name(tuple(state["classes"]))
         self.rows, self.scores = state["rows"], state["scores"]
+        self.block_length = state["block_length"]
         self.codes = state["codes"].copy()
         self.right = tuple(state["right"])
         self._raws = list(state["raws"])
         self._raw_scores = list(state["raw_scores"])
         self._labels = dict(zip(*state["labels"], strict=True))
+        self._wrong = dict(zip(*state["wrong"], strict=True))
+        self._segments = list(state["segments"])
         self._labels_at_check = state["labels_at_check"]
         self._check_at = state["check_at"]
         if state["representation"] is not None:

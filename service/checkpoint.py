@@ -21,8 +21,9 @@ import numpy as np
 
 from detectors.base import State
 
-FORMAT = 1
-"""Version of the container; a release reads what it writes and says so otherwise."""
+FORMAT = 2
+"""Version of the container and of the states in it; a release reads what it writes and says so
+otherwise."""
 _MAGIC = b"SWCP"
 _HEAD = struct.Struct("<4sHII")
 _TAG = "$"

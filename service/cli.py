@@ -175,7 +175,7 @@ def incidents(
         confirmed = "" if i.confirmed_at is None else str(i.confirmed_at.index)
         table.add_row(
             i.id,
-            i.stream,
+            " ".join([i.stream, *(f"{name}={value}" for name, value in i.segment.items())]),
             str(i.state),
             str(i.kind),
             " + ".join(i.factors),

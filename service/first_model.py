@@ -16,9 +16,10 @@ from models.registry import Registry
 from models.spec import Family, ModelVersion
 from service.jobs import progress_of, publish_result, source_job, start_training, tabular_row
 from service.records import LabelRecord, Observation, decode
-from service.settings import ModelSettings, Settings
+from service.settings import Settings
 from service.source import FileSource
 from service.store import Store
+from service.stream_settings import ModelSettings
 
 HOLDOUT_SHARE = 0.2
 """Newest share of the rows, which only measures."""

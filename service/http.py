@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import json
+import re
 import socket
 import threading
 import time
@@ -18,9 +20,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from service import __version__
+from service.correction import ScoresError
 from service.incidents import IncidentState
 from service.page import CONTENT_SECURITY_POLICY, status_page
 from service.tables import StoreError
@@ -28,7 +32,11 @@ from service.tables import StoreError
 log = structlog.get_logger(__name__)
 
 MAX_INCIDENTS = 500
+MAX_SCORES_BYTES = 2_000_000
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_READING_BY_POST = re.compile(r"/api/v1/streams/[^/]+/scores")
+"""What asks with a body and changes nothing; it limits the body itself. Who serves predictions
+needs no token then, which could also promote models."""
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5
 
@@ -52,6 +60,20 @@ class View(Protocol):
 
     def incident(self, id_: str) -> Mapping[str, Any] | None:
         """Return an incident, or None if there is none of that id."""
+        ...
+
+    def correct_scores(self, stream: str, scores: object) -> Mapping[str, Any]:
+        """Return a stream's scores as the service corrects its own.
+
+        Raises
+        ------
+        LookupError
+            If there is no such stream.
+        ScoresError
+            If the scores do not fit the stream; says where.
+        ValueError
+            If the stream has no scores at all.
+        """
         ...
 
     def ready(self) -> tuple[bool, str]:
@@ -139,7 +161,7 @@ def _add_guard(app: FastAPI, token: str | None) -> None:
     ) -> Response:
         # By method and not by route, so that no route can be forgotten; and before the body is
         # read, so that nobody without the token can send a large one.
-        refusal = None if request.method in _READING else _refusal(request, token)
+        refusal = None if _only_reads(request) else _refusal(request, token)
         try:
             response = await call_next(request) if refusal is None else refusal
         except Exception:
@@ -151,6 +173,11 @@ def _add_guard(app: FastAPI, token: str | None) -> None:
         response.headers["cache-control"] = "no-store"
         response.headers["content-security-policy"] = CONTENT_SECURITY_POLICY
         return response
+
+
+def _only_reads(request: Request) -> bool:
+    by_post = request.method == "POST" and _READING_BY_POST.fullmatch(request.url.path)
+    return request.method in _READING or bool(by_post)
 
 
 def _refusal(request: Request, token: str | None) -> JSONResponse | None:
@@ -234,6 +261,13 @@ def _add_api(app: FastAPI, view: View) -> None:
             raise HTTPException(404, f"there is no stream {name!r}")
         return JSONResponse(dict(found))
 
+    @app.post("/api/v1/streams/{name}/scores", openapi_extra={"requestBody": _SCORES_BODY})
+    async def scores(name: str, request: Request) -> JSONResponse:
+        """Correct scores for the stream's present class frequencies; changes nothing."""
+        body = await _limited_body(request, MAX_SCORES_BYTES)
+        # Beside the event loop, which has to go on answering whether the process is healthy.
+        return JSONResponse(await run_in_threadpool(_corrected, view, name, body))
+
     @app.get("/api/v1/incidents")
     def incidents(
         stream: str | None = None,
@@ -249,6 +283,63 @@ def _add_api(app: FastAPI, view: View) -> None:
         if found is None:
             raise HTTPException(404, f"there is no incident {id_!r}")
         return JSONResponse(dict(found))
+
+
+_SCORES_BODY: Mapping[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["scores"],
+                "additionalProperties": False,
+                "properties": {
+                    "scores": {
+                        "oneOf": [
+                            {
+                                "type": "array",
+                                "items": {"type": "array", "items": {"type": "number"}},
+                                "description": "Rows, each with a score for every class.",
+                            },
+                            {
+                                "type": "object",
+                                "additionalProperties": {"type": "number"},
+                                "description": "One row, as scores by class.",
+                            },
+                        ]
+                    }
+                },
+            }
+        }
+    },
+}
+
+
+async def _limited_body(request: Request, max_bytes: int) -> bytes:
+    """The body, read no further than the limit whatever its header says."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > max_bytes:
+            raise HTTPException(413, f"body: expected at most {max_bytes} bytes")
+    return bytes(body)
+
+
+def _corrected(view: View, name: str, body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(422, "body: expected JSON") from None
+    if not isinstance(asked, dict) or asked.keys() != {"scores"}:
+        raise HTTPException(422, 'body: expected an object with the one field "scores"')
+    try:
+        return dict(view.correct_scores(name, asked["scores"]))
+    except LookupError as error:
+        raise HTTPException(404, str(error.args[0])) from error
+    except ScoresError as error:
+        raise HTTPException(422, str(error)) from error
+    except ValueError as error:
+        raise HTTPException(409, str(error)) from error
 
 
 def _add_operations(app: FastAPI, operator: Operator | None) -> None:
@@ -324,7 +415,7 @@ class HttpServer:
         self.port = listener.getsockname()[1]
         # Signals belong to the main thread; uvicorn takes them over only when it runs there.
         self._thread = threading.Thread(
-            target=self._server.run, args=([listener],), name="http", daemon=True
+            target=self._server.run, args=([listener],), name=f"http-{self.port}", daemon=True
         )
         self._thread.start()
         deadline = time.monotonic() + START_TIMEOUT_S

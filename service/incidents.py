@@ -83,6 +83,10 @@ class Incident:
         What was asked for or done about it, oldest first, as JSON objects.
     detail
         One sentence for people.
+    segment
+        Name and value of the part of the stream that it is about; empty for the whole stream.
+    explanation
+        What goes with the verdict, as a JSON object; see docs/reference/incidents.md.
     """
 
     id: str
@@ -98,6 +102,8 @@ class Incident:
     contributions: dict[str, float] = field(default_factory=dict)
     actions: tuple[dict[str, Any], ...] = ()
     detail: str = ""
+    segment: dict[str, str] = field(default_factory=dict)
+    explanation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Checked here because they come from the store and over HTTP too.
@@ -122,6 +128,8 @@ class Incident:
             "contributions": plain(self.contributions),
             "actions": plain(self.actions),
             "detail": self.detail,
+            "segment": dict(self.segment),
+            "explanation": plain(self.explanation),
         }
 
     @classmethod
@@ -149,6 +157,9 @@ class Incident:
                 contributions=dict(document["contributions"]),
                 actions=tuple(document["actions"]),
                 detail=document["detail"],
+                # Incidents that were stored by an earlier version have neither.
+                segment=dict(document.get("segment", {})),
+                explanation=dict(document.get("explanation", {})),
             )
         except KeyError as error:
             raise ValueError(f"incident {document.get('id')!r}: has no {error}") from None

@@ -25,8 +25,9 @@ from models.job import Job as TrainingJob
 from models.registry import Registry
 from models.spec import Family, ModelVersion
 from service.rows import Job, JobState, StoredSample
-from service.settings import ModelSettings, Settings
+from service.settings import Settings
 from service.store import Store
+from service.stream_settings import ModelSettings
 from service.worse import worse
 
 log = structlog.get_logger()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -75,6 +76,12 @@ class LabelJoin:
     def oldest_waiting(self) -> int | None:
         """Index of the oldest observation that can still be labelled."""
         return next(iter(self._waiting.values()))[0] if self._waiting else None
+
+    def ids(self, indices: Sequence[int]) -> list[str]:
+        """Ids of observations that wait for their label, in the order asked for."""
+        wanted = set(indices)
+        found = {i: k for k, (i, _) in self._waiting.items() if i in wanted}
+        return [found[i] for i in indices if i in found]
 
     def observe(
         self, id_: str, index: int, prediction: str | None, label: str | None

@@ -22,10 +22,8 @@ from detectors.base import Factor, Kind
 from service import __version__
 
 PREFIX = "shiftwatch"
-MAX_CLASSES = 20
-"""Classes of a stream with a series of their own; the share of all others is summed."""
-OTHER_CLASSES = "_other"
-
+MAX_CLASSES = 50
+"""A stream with more has no series by class: who pays for the series should not be surprised."""
 
 _UNIT = re.compile(r"(_total|_timestamp_seconds|_seconds|_ratio)$")
 
@@ -182,9 +180,10 @@ SPECS = (
         is_zero_at_start=True,
     ),
     _gauge(
-        "prior_estimate",
-        f"Estimated share of each class in the recent window; the {MAX_CLASSES} largest, the rest "
-        f"is summed as `{OTHER_CLASSES}`.",
+        "prior",
+        "Share of each class that the scores are corrected to, or while they are not, the "
+        "reference's; only streams that have scores, labels in the reference and at most "
+        f"{MAX_CLASSES} classes.",
         {"stream": (), "class": ()},
     ),
     _gauge(
@@ -256,7 +255,7 @@ class Metrics:
     test_p_value: Gauge
     incidents: Counter
     incident_open: Gauge
-    prior_estimate: Gauge
+    prior: Gauge
     accuracy: Gauge
     champion_version: Gauge
     retrain_runs: Counter
@@ -289,24 +288,21 @@ class Metrics:
         """Make a topic's counter appear at 0."""
         self._add("topic", topic)
 
-    def set_priors(self, stream: str, estimate: Mapping[str, float]) -> None:
-        """Show the estimated share of each class: the largest ones, and the sum of the rest.
+    def set_prior(self, stream: str, prior: Mapping[str, float]) -> None:
+        """Show the share of each class; nothing for a stream with more than `MAX_CLASSES`.
 
         Parameters
         ----------
         stream
             The stream.
-        estimate
-            Share by class, non-negative.
+        prior
+            Share by class, summing to 1; empty where it is not known.
         """
-        by_size = sorted(estimate.items(), key=lambda item: (-item[1], item[0]))
-        shown = dict(by_size[:MAX_CLASSES])
-        if len(by_size) > MAX_CLASSES:
-            shown[OTHER_CLASSES] = sum(share for _, share in by_size[MAX_CLASSES:])
+        shown = prior if len(prior) <= MAX_CLASSES else {}
         for class_ in self._classes.get(stream, set()) - shown.keys():
-            self.prior_estimate.remove(stream, class_)
+            self.prior.remove(stream, class_)
         for class_, share in shown.items():
-            self.prior_estimate.labels(stream, class_).set(share)
+            self.prior.labels(stream, class_).set(share)
         self._classes[stream] = set(shown)
 
     def _add(self, label: str, value: str) -> None:

@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from detectors.base import Alarm, Array, Factor, IntArray, Kind, State, Verdict
-from detectors.confirm import UNLABELLED, ConfirmPlan, Step, Suspicion
+from detectors.base import Alarm, Array, Factor, Kind, State, Verdict
+from detectors.confirm import ConfirmPlan, Step, Suspicion
 from detectors.prior import PriorCorrection
-from detectors.watch import Feed, Watch, build_watches
 from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
 from service.baseline import Baseline
+from service.examiner import Examiner, aloud
 from service.incidents import Incident, IncidentState, Point, incident_id
 from service.labels import LabelJoin
 from service.policy import ActionKind, Decision
 from service.representation import Representation
 from service.settings import StreamSettings
+from service.watches import Found, Watches, stack
 from service.worse import worse
 
 
@@ -43,9 +44,10 @@ class Phase(StrEnum):
     """A model is being trained."""
 
 
-SUSPICIONS_PER_PROMISE = 3.0
-"""Stage 1 may raise alpha x 3 times fewer alarms than alpha alone would allow, so a promise of one
-false confirmed incident in F observations holds with room for tests that are a little too eager."""
+ROOM = 2.0
+"""Stage 1 raises half of the alarms that would keep the promise if it and the tests held exactly: both
+are estimates. With 3 false incidents were up to 12 times rarer than promised, and with 1 some kinds
+of streams would have fallen short of the promise."""
 RECHECK_ALPHA_SHARE = 0.1
 """While an incident is open each re-check may name a further factor with this share of alpha."""
 RETURN_ALPHA = 0.05
@@ -113,15 +115,20 @@ class Monitor:
         self.baseline = Baseline(
             self.n_seen, size, self.settings.confirm.min_labels, self.representation
         )
-        self._watches: list[Watch] = []
-        self._pending: dict[int, Array] = {}
+        self._watches = Watches(
+            self.settings, self.baseline, arl0=self.suspicion_interval, seed=self._seed
+        )
         self._recent_scores: deque[tuple[int, Array]] = deque(maxlen=2 * self.plan.looks[-1])
-        self._labelled_index: deque[int] = deque(maxlen=5000)
         self._suspicion: Suspicion | None = None
         self._suspected: Incident | None = None
+        self._vague: Suspicion | None = None
         self._recheck_at = 0
         self._recheck_gap = self.plan.looks[-1]
         self._quiet_until = 0
+
+    @property
+    def _examiner(self) -> Examiner:
+        return Examiner(self.plan, self.baseline, self.settings.segments.by)
 
     @property
     def accuracy(self) -> float | None:
@@ -136,16 +143,15 @@ class Monitor:
     @property
     def statistics(self) -> dict[Factor, float]:
         """Largest statistic of each factor's monitors, as a share of its threshold."""
-        out: dict[Factor, float] = {}
-        for watch in self._watches:
-            out[watch.factor] = max(out.get(watch.factor, 0.0), watch.statistic)
-        return out
+        return self._watches.statistics
 
     @property
     def suspicion_interval(self) -> float:
         """Observations between stage-1 alarms that the thresholds promise while nothing moves."""
-        share = self.plan.alpha * SUSPICIONS_PER_PROMISE
-        return max(self.settings.false_alarm_every * share, float(self.plan.looks[-1]))
+        share = self.plan.alpha * ROOM
+        # The stream and each of its segment names get an equal part of the promise.
+        parts = 1 + len(self.settings.segments.by)
+        return max(self.settings.false_alarm_every * share * parts, float(self.plan.looks[-1]))
 
     # -- events --------------------------------------------------------------------------------
 
@@ -190,7 +196,7 @@ class Monitor:
         for a in arrivals:
             if a.raw is not None:
                 outcome, joined = self._join.observe(a.id, index, None, a.label)
-                events.append(Seen(a.at, a.time, index, a.raw, a.prediction, a.scores))
+                events.append(Seen(a.at, a.time, index, a.raw, a.prediction, a.scores, a.segment))
                 index += 1
             elif a.label is not None:
                 outcome, joined = self._join.label(a.id, a.label, index - 1)
@@ -211,9 +217,11 @@ class Monitor:
             return self._watch(events, rows, out)
         phase = self.phase
         for n, event in enumerate(events, 1):
-            self._take(event, rows, out)
+            wrong = self._take(event, rows, out)
+            if self._vague is not None and isinstance(event, Labelled):
+                self._settle(self._vague, event, wrong, out)
             if self._suspicion is not None:
-                self._gather(self._suspicion, event, rows, out)
+                self._gather(self._suspicion, event, rows, wrong, out)
             elif self.phase is Phase.OPEN and self.n_seen > self._recheck_at:
                 self._suspicion = self._new_suspicion(
                     self._recheck_plan, Alarm("recheck", self._hint, 0, 0.0, 0.0, 1), event.index
@@ -227,8 +235,8 @@ class Monitor:
         rows = self.representation.rows([e.raw for e in seen])
         return {e.index: row for e, row in zip(seen, rows, strict=True)}
 
-    def _take(self, event: Event, rows: dict[int, Array], out: Outcomes) -> None:
-        """Note an event in what every phase keeps."""
+    def _take(self, event: Event, rows: dict[int, Array], out: Outcomes) -> bool | None:
+        """Note an event in what every phase keeps; return whether a label tells of a mistake."""
         self.newest_time = event.time or self.newest_time
         if isinstance(event, Seen):
             self.n_seen = event.index + 1
@@ -237,11 +245,10 @@ class Monitor:
                 self._served[event.index] = prediction
                 _drop_oldest(self._served, self.settings.labels.max_pending)
             if event.index in rows:
-                self._pending[event.index] = rows[event.index]
-                _drop_oldest(self._pending, self.settings.labels.max_pending)
+                self._watches.keep(event.index, rows[event.index])
             if self.baseline.labels_due(event):
                 self._arm_labels()
-            return
+            return None
         self.n_labelled += 1
         served = self._served.pop(event.index, None)
         if served is not None:
@@ -251,6 +258,7 @@ class Monitor:
             self.baseline.label(event, served)
             if self.baseline.labels_due(event):
                 self._arm_labels()
+        return None if served is None else served != event.label
 
     def _serve(self, event: Seen) -> str | None:
         """The prediction that is served: corrected for the prior where a correction is active."""
@@ -276,7 +284,7 @@ class Monitor:
         """The reference's observations are complete: begin to watch P(X)."""
         self.phase = Phase.WATCHING
         self._quiet_until = self.n_seen + self.settings.cool_down if self.generation > 1 else 0
-        self._watches = self._build(Feed.SEEN, self.baseline.rows, self.baseline.codes)
+        self._watches.arm_inputs()
         for incident in list(self.open.values()):
             if incident.state is IncidentState.REPAIRING:
                 self._after_reweighting(incident, out)
@@ -284,94 +292,29 @@ class Monitor:
     def _arm_labels(self) -> None:
         """The reference's labels are complete: begin to watch what needs labels."""
         self.baseline.complete_labels()
-        self._watches += self._build(Feed.LABELLED, *self.baseline.labelled_rows())
-
-    def _build(self, feed: Feed, rows: Array, codes: IntArray) -> list[Watch]:
-        return build_watches(
-            feed,
-            self.settings.problem,
-            rows,
-            codes,
-            n_classes=self.baseline.n_classes,
-            arl0=self.suspicion_interval,
-            seed=self._seed,
-        )
+        self._watches.arm_labels()
 
     # -- stage 1 -------------------------------------------------------------------------------
 
     def _watch(self, events: list[Event], rows: dict[int, Array], out: Outcomes) -> int:
         """Run the banks over the events up to the first alarm, if there is one."""
         events = events[: self.baseline.until_labels_may_be_due(events)]
-        fed = {feed: self._fed(feed, events, rows) for feed in Feed}
-        before = [watch.mark() for watch in self._watches]
-        first: tuple[int, Watch, Alarm] | None = None
-        for watch in self._watches:
-            positions, batch, labels = fed[watch.feed]
-            for alarm in watch.update(batch, labels):
-                position = positions[alarm.row]
-                loud = self._newest_at(events, position) >= self._quiet_until
-                if loud and (first is None or position < first[0]):
-                    first = (position, watch, alarm)
-                if loud:
-                    break
-        if first is not None:
-            for watch, mark in zip(self._watches, before, strict=True):
-                watch.back(mark)
-                positions, batch, labels = fed[watch.feed]
-                cut = int(np.searchsorted(positions, first[0], side="right"))
-                watch.update(batch[:cut], labels[:cut])
-            events = events[: first[0] + 1]
-        for event in events:
+        n, found = self._watches.advance(
+            events, rows, newest=self.n_seen - 1, quiet_until=self._quiet_until
+        )
+        for event in events[:n]:
             self._take(event, rows, out)
             if isinstance(event, Labelled):
-                self._pending.pop(event.index, None)
-                self._labelled_index.append(event.index)
-        if first is not None:
-            _, watch, alarm = first
-            self._suspect(alarm, watch.feed, events[-1], out)
-        return len(events)
+                self._watches.labelled(event.index)
+        if found is not None:
+            self._suspect(found, events[n - 1], out)
+        return n
 
-    def _newest_at(self, events: list[Event], position: int) -> int:
-        seen = [e.index for e in events[: position + 1] if isinstance(e, Seen)]
-        return seen[-1] if seen else self.n_seen - 1
-
-    def _fed(
-        self, feed: Feed, events: list[Event], rows: dict[int, Array]
-    ) -> tuple[list[int], Array, IntArray]:
-        """Positions, rows and label codes of the events that a feed's watches read."""
-        positions: list[int] = []
-        batch: list[Array] = []
-        labels: list[int] = []
-        for position, event in enumerate(events):
-            if feed is Feed.SEEN and isinstance(event, Seen):
-                positions.append(position)
-                batch.append(rows[event.index])
-                labels.append(UNLABELLED)
-            elif (
-                feed is Feed.LABELLED
-                and isinstance(event, Labelled)
-                and event.index >= self.baseline.end
-            ):
-                row = self._pending.get(event.index)
-                row = rows.get(event.index) if row is None else row
-                if row is not None:
-                    positions.append(position)
-                    batch.append(row)
-                    labels.append(self.baseline.code(event.label))
-        stacked = np.stack(batch) if batch else np.empty((0, self.baseline.rows.shape[1]))
-        if feed is Feed.LABELLED:
-            stacked = self.representation.complete(stacked)
-        return positions, stacked, np.array(labels, np.int64)
-
-    def _suspect(self, alarm: Alarm, feed: Feed, event: Event, out: Outcomes) -> None:
+    def _suspect(self, found: Found, event: Event, out: Outcomes) -> None:
         """Open a suspicion and its incident."""
-        if feed is Feed.SEEN:
-            change_point = event.index - alarm.run_length + 1
-        else:
-            back = min(alarm.run_length, len(self._labelled_index))
-            change_point = self._labelled_index[-back]
+        alarm = found.alarm
         self._suspicion = self._new_suspicion(self.plan, alarm, event.index)
-        self._suspicion.change_point = max(change_point, self.baseline.end)
+        self._suspicion.change_point = self._watches.change_point(found, event.index)
         self.phase = Phase.SUSPECTING
         self._suspected = Incident(
             id=incident_id(self.settings.name, *event.at),
@@ -417,36 +360,73 @@ class Monitor:
         return self.settings.problem.marginal
 
     def _gather(
-        self, suspicion: Suspicion, event: Event, rows: dict[int, Array], out: Outcomes
+        self,
+        suspicion: Suspicion,
+        event: Event,
+        rows: dict[int, Array],
+        wrong: bool | None,
+        out: Outcomes,
     ) -> None:
         """Give an event to the suspicion, and look when a look is due."""
         if isinstance(event, Seen):
-            suspicion.seen(event.index, self._complete(rows[event.index]))
+            suspicion.seen(event.index, rows[event.index], event.segment)
         else:
-            row = self._pending.pop(event.index, None)
+            row = self._watches.release(event.index)
             if self.baseline.labelled:
-                complete = None if row is None else self._complete(row)
-                suspicion.labelled(event.index, complete, self.baseline.code(event.label))
-        if suspicion.due(labels_expected=self.baseline.expects_labels):
-            self._look(suspicion, event, out)
+                suspicion.labelled(event.index, row, self.baseline.code(event.label), wrong)
+        labels_expected = self.baseline.expects_labels
+        if suspicion.due(labels_expected=labels_expected):
+            if self._suspected is not None:
+                suspicion.restart(self._watches.all, self.representation.complete)
+            if suspicion.due(labels_expected=labels_expected):
+                self._look(suspicion, event, out)
+        elif self._suspected is not None and self._labels_are_late(suspicion, event):
+            provisional = self._examiner.provisional(suspicion)
+            self._suspected = dataclasses.replace(
+                self._suspected,
+                explanation={**self._suspected.explanation, "provisional": provisional},
+                detail="labels are late; what the inputs alone say is provisional",
+            )
+            out.incidents.append(self._suspected)
 
-    def _complete(self, row: Array) -> Array:
-        complete: Array = self.representation.complete(row[None])[0]
-        return complete
+    def _settle(self, vague: Suspicion, event: Labelled, wrong: bool | None, out: Outcomes) -> None:
+        """Give a label to the evidence of an undetermined verdict; name it if that is enough.
+
+        It is tested again when there are enough labels for a test, and as many as for a look.
+        """
+        before = vague.n_labelled
+        if self.baseline.labelled:
+            vague.labelled(event.index, None, self.baseline.code(event.label), wrong)
+        steps = (self.plan.min_labels, *self.plan.looks)
+        if not any(before < step <= vague.n_labelled for step in steps):
+            return
+        incident = next((i for i in self.open.values() if i.kind == Kind.UNDETERMINED), None)
+        verdict = self._examiner.settle(vague)
+        out.evidence.extend(verdict.evidence)
+        if incident is not None and verdict.kind not in (Kind.NONE, Kind.UNDETERMINED):
+            found = dataclasses.replace(incident, **_findings(verdict))
+            self._confirm(found, verdict, vague, out)
+
+    def _labels_are_late(self, suspicion: Suspicion, event: Event) -> bool:
+        """Whether the last look's observations have come, and not the first look's labels."""
+        return (
+            isinstance(event, Seen)
+            and suspicion.n_fresh == self.plan.looks[-1]
+            and suspicion.looks_done == 0
+        )
 
     def _look(self, suspicion: Suspicion, event: Event, out: Outcomes) -> None:
-        look = suspicion.look(
-            # A reference much larger than the evidence costs time and adds no power.
-            self.baseline.sample(2 * self.plan.looks[-1]),
-            n_classes=self.baseline.n_classes,
-            columns=self.representation.complete_columns,
-        )
+        look = self._examiner.look(suspicion)
         out.evidence.extend(look.verdict.evidence)
         if self._suspected is None:
             self._suspicion = None
             self._rechecked(look.verdict, suspicion, event, out)
             return
-        incident = dataclasses.replace(self._suspected, **_findings(look.verdict))
+        incident = dataclasses.replace(
+            self._suspected,
+            change_point=max(suspicion.change_point, self.baseline.end),
+            **_findings(look.verdict),
+        )
         if look.step is Step.WAIT:
             self._suspected = dataclasses.replace(incident, kind=Kind.UNDETERMINED, factors=())
             out.incidents.append(self._suspected)
@@ -465,20 +445,22 @@ class Monitor:
             )
             self._watch_again()
         else:
-            self._confirm(incident, look.verdict, out)
+            self._confirm(incident, look.verdict, suspicion, out)
 
     def _watch_again(self) -> None:
         self.phase = Phase.WATCHING
-        self._labelled_index.clear()
-        for watch in self._watches:
-            watch.reset()
+        self._vague = None
+        self._watches.rest()
 
-    def _confirm(self, incident: Incident, verdict: Verdict, out: Outcomes) -> None:
-        """Confirm an incident and take the policy's decision."""
+    def _confirm(
+        self, incident: Incident, verdict: Verdict, suspicion: Suspicion, out: Outcomes
+    ) -> None:
+        """Confirm an incident, say what goes with it and take the policy's decision."""
         decision = self._decide(verdict)
+        explanation = self._examiner.explanation(suspicion, verdict, self._join)
         correction = None
         if decision.action is ActionKind.REWEIGHT:
-            correction = self._estimate_correction()
+            correction = self._estimate_correction(incident.change_point or 0)
             if correction is None:
                 decision = Decision(
                     ActionKind.ALERT_ONLY, "too few labelled scores to estimate the new prior"
@@ -491,7 +473,8 @@ class Monitor:
                 else IncidentState.REPAIRING
             ),
             confirmed_at=incident.confirmed_at or self._now(),
-            detail=decision.reason,
+            detail="; ".join([decision.reason, *aloud(explanation)]),
+            explanation={**_kept(incident.explanation), **explanation},
             actions=(
                 *incident.actions,
                 self._action(decision.action, decision.reason, correction),
@@ -500,10 +483,13 @@ class Monitor:
         self.open[incident.id] = incident
         out.incidents.append(incident)
         out.decisions.append((incident, decision))
+        # Labels that are asked for come later, and are for the rows of this evidence.
+        self._vague = suspicion if "label_queries" in explanation else None
         if correction is not None:
             self.correction = correction
             self._before_repair = self.baseline.right
             self._begin_reference()
+            out.renewed.append(self.n_seen)
         elif decision.action is ActionKind.FINE_TUNE:
             self.phase = Phase.REPAIRING
         else:
@@ -519,6 +505,7 @@ class Monitor:
             "reason": reason,
         }
         if correction is not None:
+            document["method"] = str(correction.method)
             document["prior"] = {
                 c: round(float(p), 4)
                 for c, p in zip(self.score_classes, correction.target_prior, strict=True)
@@ -551,18 +538,19 @@ class Monitor:
             return
         vague = next((i for i in self.open.values() if i.kind == Kind.UNDETERMINED), None)
         if vague is not None:
-            self._confirm(dataclasses.replace(vague, **_findings(verdict)), verdict, out)
+            found = dataclasses.replace(vague, **_findings(verdict))
+            self._confirm(found, verdict, suspicion, out)
         elif fresh := verdict.factors - {Factor(f) for f in known}:
-            found = dataclasses.replace(verdict, kind=Kind(min(fresh)), factors=fresh)
+            further = dataclasses.replace(verdict, kind=Kind(min(fresh)), factors=fresh)
             incident = Incident(
                 id=incident_id(f"{self.settings.name}/{min(fresh)}", *event.at),
                 stream=self.settings.name,
                 state=IncidentState.SUSPECTED,
                 opened_at=Point(suspicion.opened_index, self.newest_time),
                 change_point=suspicion.change_point,
-                **_findings(found),
+                **_findings(further),
             )
-            self._confirm(incident, found, out)
+            self._confirm(incident, further, suspicion, out)
 
     def _resolve(self, incident: Incident, detail: str, out: Outcomes) -> None:
         self.open.pop(incident.id, None)
@@ -577,14 +565,17 @@ class Monitor:
 
     # -- repair --------------------------------------------------------------------------------
 
-    def _estimate_correction(self) -> PriorCorrection | None:
-        """The new prior from the scores of the fresh observations, against the reference."""
+    def _estimate_correction(self, change_point: int) -> PriorCorrection | None:
+        """The new prior from the scores since the change, against the reference."""
         reference, labels = self.baseline.scored(self.score_classes)
         newest = self._recent_scores[-1][0] if self._recent_scores else -1
-        recent = [s for i, s in self._recent_scores if i > newest - self.plan.looks[-1]]
+        first = max(change_point, newest - self.plan.looks[-1] + 1)
+        recent = [s for i, s in self._recent_scores if i >= first]
         if len(reference) < self.plan.min_labels or not recent:
             return None
-        return PriorCorrection.estimate(reference, labels, np.stack(recent))
+        return PriorCorrection.estimate(
+            reference, labels, np.stack(recent), since_index=self.n_seen
+        )
 
     def _after_reweighting(self, incident: Incident, out: Outcomes) -> None:
         """Resolve an incident if the re-weighted scores are as good as the reference's were.
@@ -620,6 +611,7 @@ class Monitor:
         self._correct.clear()
         self._served.clear()
         self._begin_reference()
+        out.renewed.append(self.n_seen)
         return out
 
     def close(self, incident_id: str, detail: str) -> Outcomes:
@@ -667,15 +659,14 @@ class Monitor:
             "before_repair": self._before_repair,
             "served": [list(self._served), list(self._served.values())],
             "baseline": self.baseline.snapshot(),
-            "watches": [w.snapshot() for w in self._watches],
-            "pending": [np.array(list(self._pending), np.int64), _stack(self._pending.values())],
+            "watches": self._watches.snapshot(),
             "recent_scores": [
                 np.array([i for i, _ in self._recent_scores], np.int64),
-                _stack(s for _, s in self._recent_scores),
+                stack(s for _, s in self._recent_scores),
             ],
-            "labelled_index": np.array(self._labelled_index, np.int64),
             "suspicion": None if self._suspicion is None else self._suspicion.snapshot(),
             "suspected": None if self._suspected is None else self._suspected.to_json(),
+            "vague": None if self._vague is None else self._vague.snapshot(),
             "recheck_at": self._recheck_at,
             "recheck_gap": self._recheck_gap,
             "quiet_until": self._quiet_until,
@@ -700,18 +691,17 @@ class Monitor:
         self._correct = deque(map(bool, state["correct"]), maxlen=self._correct.maxlen)
         self._before_repair = state["before_repair"]
         self._served = dict(zip(*state["served"], strict=True))
-        self._watches = [Watch.from_snapshot(w) for w in state["watches"]]
-        index, rows = state["pending"]
-        self._pending = dict(zip(index.tolist(), rows, strict=True))
+        self._watches.restore(state["watches"])
         index, scores = state["recent_scores"]
         self._recent_scores.extend(zip(index.tolist(), scores, strict=True))
-        self._labelled_index.extend(state["labelled_index"].tolist())
         self._suspected = (
             None if state["suspected"] is None else Incident.from_json(state["suspected"])
         )
         plan = self.plan if self._suspected is not None else self._recheck_plan
         if state["suspicion"] is not None:
             self._suspicion = Suspicion.from_snapshot(plan, state["suspicion"])
+        if state["vague"] is not None:
+            self._vague = Suspicion.from_snapshot(self.plan, state["vague"])
         self._recheck_at = state["recheck_at"]
         self._recheck_gap = state["recheck_gap"]
         self._quiet_until = state["quiet_until"]
@@ -727,11 +717,11 @@ def _findings(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _kept(explanation: dict[str, Any]) -> dict[str, Any]:
+    """What of an earlier verdict's explanation stays with a later one."""
+    return {key: value for key, value in explanation.items() if key == "provisional"}
+
+
 def _drop_oldest(entries: dict[int, Any], most: int) -> None:
     while len(entries) > most:
         del entries[next(iter(entries))]
-
-
-def _stack(rows: Any) -> Array:
-    rows = list(rows)
-    return np.stack(rows) if rows else np.empty((0, 0))

@@ -175,9 +175,9 @@ class Pipeline:
         while not self.to_close.empty():
             id_, reason = self.to_close.get()
             for stream in self.streams.values():
-                if id_ in stream.monitor.open:
+                if id_ in stream.open:
                     self._unwritten.touched.add(stream.name)
-                    self._after(stream, Batch(stream.monitor.close(id_, f"closed: {reason}")))
+                    self._after(stream, Batch(stream.close(id_, f"closed: {reason}")))
 
     def _adopt_champions(self) -> None:
         """Serve with champions that an operator has made, here or on the command line."""
@@ -189,7 +189,7 @@ class Pipeline:
             stream.champion_changed(champion.version, self._scorer_of(version))
             self.metrics.champion_version.labels(stream.name).set(champion.version)
             self._unwritten.touched.add(stream.name)
-            self._after(stream, Batch(stream.monitor.repaired(champion.reason)))
+            self._after(stream, Batch(stream.repaired(champion.reason)))
 
     def _decider(self, settings: StreamSettings) -> Callable[[Verdict], Decision]:
         wanted = {
@@ -420,13 +420,13 @@ class Pipeline:
             assert version is not None
             reason = f"version {version.version} promoted: {result['gate']['reason']}"
             stream.champion_changed(version.version, self._scorer_of(version))
-            outcomes = stream.monitor.repaired(reason)
+            outcomes = stream.repaired(reason)
             unwritten.writes.append(
                 lambda tx: tx.set_champion(stream.name, version.version, reason, index)
             )
             self.metrics.champion_version.labels(stream.name).set(version.version)
         elif finished.champion_holds:
-            outcomes = stream.monitor.repaired(
+            outcomes = stream.repaired(
                 f"champion kept, it is as good as before: {result['gate']['reason']}"
             )
         else:

@@ -66,7 +66,12 @@ def decide(verdict: Verdict, wanted: Mapping[Factor, ActionKind], means: Means) 
     <ActionKind.REWEIGHT: 'reweight'>
     """
     if verdict.kind is Kind.UNDETERMINED:
-        return Decision(ActionKind.ALERT_ONLY, "the verdict is undetermined: labels are missing")
+        why = (
+            "the inputs hardly overlap with the reference's"
+            if any(e.hopeless for e in verdict.evidence)
+            else "labels are missing"
+        )
+        return Decision(ActionKind.ALERT_ONLY, f"the verdict is undetermined: {why}")
     factor = Factor.CONCEPT if Factor.CONCEPT in verdict.factors else min(verdict.factors)
     action = wanted[factor]
     if action is ActionKind.REWEIGHT and not means.has_scores:

@@ -72,7 +72,7 @@ def replay_file(
 
 def _apart(settings: Settings, folder: Path) -> Settings:
     """The same settings with places of their own for everything that is written."""
-    document = settings.model_dump()
+    document = settings.model_dump(exclude_unset=True)
     store = f"sqlite:///{folder / 'replay.db'}"
     document |= {
         "store": {"url": store},
@@ -115,7 +115,7 @@ def _run(app: App, source: FileSource, console: Console) -> None:
         while app.pipeline.step(timeout_s=0.05) and not stop.is_set():
             done = app.pipeline.n_records
             left = source.lag()
-            incidents = sum(len(s.monitor.open) for s in app.pipeline.streams.values())
+            incidents = sum(len(s.open) for s in app.pipeline.streams.values())
             progress.update(
                 task,
                 completed=done,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detectors.base import Array
+from models.scorer import Scored, ScoringProcess
 from models.spec import Family, ModelVersion
 from service.stream import Scorer
 
@@ -22,11 +22,11 @@ class TabularScorer:
         self.input_shape = version.input_shape
         self._model = TabularClassifier.load(version.path)
 
-    def score(self, inputs: npt.NDArray[Any], /) -> tuple[Array, Array | None]:
+    def score(self, inputs: npt.NDArray[Any], /) -> Scored:
         """Probabilities (n, K) for features (n, d)."""
         # One row at a time, so that a result does not depend on the batch it came in.
         rows = [self._model.predict_proba(row[None])[0] for row in inputs.astype(np.float64)]
-        return np.stack(rows), None
+        return Scored(np.stack(rows))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -36,8 +36,6 @@ def load_scorer(version: ModelVersion) -> Scorer:
     """The scorer of a version."""
     if version.family is Family.TABULAR:
         return TabularScorer(version)
-    from models.scorer import ScoringProcess  # noqa: PLC0415 - only streams of images need it
-
     process = ScoringProcess(version.path)
     process.start()
     return process

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     TypeAdapter,
@@ -28,251 +27,18 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from detectors.base import Problem
 from service import config_file
 from service.config_file import FieldError, SettingsError, model_of
-from service.policy import ActionKind
-from service.records import canonical
-from service.schema import FeatureKind
+from service.stream_settings import Section, StreamSettings
 
 __all__ = ["Settings", "SettingsError", "StreamSettings", "describe", "load", "loads"]
 
 ENVIRONMENT_PREFIX = "SHIFTWATCH_"
 _NO_CREDENTIALS = "without user and password, which would end up in logs"
 _DURATION = TypeAdapter(timedelta)
-_PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ReferenceSettings(_Section):
-    """What normal looks like; give one of the two."""
-
-    warm_up: int = Field(
-        default=2000,
-        ge=200,
-        description="Observations at the start of the stream that are the reference window.",
-    )
-    file: Path | None = Field(
-        default=None,
-        description="Records that are the reference window instead, such as the training data.",
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> ReferenceSettings:
-        if self.file is not None and "warm_up" in self.model_fields_set:
-            raise FieldError(("file",), "expected either warm_up or file, got both")
-        return self
-
-
-class ConfirmSettings(_Section):
-    """How a suspicion becomes an incident."""
-
-    alpha: float = Field(
-        default=0.01,
-        gt=0,
-        lt=0.5,
-        description="Chance that a suspicion without a cause is confirmed.",
-    )
-    looks: tuple[_PositiveInt, ...] = Field(
-        default=(250, 500, 1000),
-        min_length=1,
-        description="Fresh observations after which the tests run; growing.",
-    )
-    max_wait: int = Field(
-        default=5000,
-        ge=1,
-        description="Observations after which a suspicion ends even if labels are missing.",
-    )
-    min_labels: int = Field(
-        default=100, ge=10, description="Labels that the tests which need labels wait for."
-    )
-
-    @model_validator(mode="after")
-    def _order(self) -> ConfirmSettings:
-        if list(self.looks) != sorted(set(self.looks)):
-            raise FieldError(("looks",), f"expected growing numbers, got {list(self.looks)}")
-        if self.max_wait < self.looks[-1]:
-            raise FieldError(
-                ("max_wait",),
-                f"expected at least the last look ({self.looks[-1]}), got {self.max_wait}",
-            )
-        return self
-
-
-class LabelSettings(_Section):
-    """How long an observation waits for its label."""
-
-    max_pending: int = Field(
-        default=10_000, ge=1, description="Observations that wait at most; the oldest go first."
-    )
-
-
-class OnConfirmedSettings(_Section):
-    """What is done about a confirmed shift; of a mixed one, the concept decides.
-
-    A stream without a model is never fine-tuned: there the defaults mean `alert_only`.
-    """
-
-    covariate: ActionKind = Field(
-        default=ActionKind.FINE_TUNE, description="Answer to a covariate shift."
-    )
-    prior: ActionKind = Field(default=ActionKind.REWEIGHT, description="Answer to a prior shift.")
-    concept: ActionKind = Field(
-        default=ActionKind.FINE_TUNE, description="Answer to a concept drift."
-    )
-
-
-class ModelSettings(_Section):
-    """The model that Shiftwatch scores with and repairs."""
-
-    family: Literal["vgg16", "tabular"] = Field(
-        default="vgg16", description="VGG-16 for images, or a classifier for tabular features."
-    )
-    weights: str = Field(
-        default="imagenet",
-        min_length=1,
-        description="Where the first version of a VGG-16 starts: imagenet, source (from scratch "
-        "on the source data), or a weights file.",
-    )
-    input_size: tuple[int, int] = Field(
-        default=(32, 32), description="Height and width that images are scaled to; 32 to 1024."
-    )
-    dense_units: int = Field(
-        default=256, ge=1, le=8192, description="Units of a VGG-16's two dense layers."
-    )
-    precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
-        default="auto", description="Arithmetic of training; auto looks at the processor."
-    )
-    strategy: Literal["auto", "fixed_features", "last_block", "higher_blocks", "all_layers"] = (
-        Field(
-            default="auto",
-            description="How much of a VGG-16 is trained; auto decides by labels and similarity.",
-        )
-    )
-    epochs: _PositiveInt | None = Field(
-        default=None, description="Passes over the training rows; none for the strategy's own."
-    )
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="Step size; none for the strategy's own."
-    )
-    time_box_s: float = Field(
-        default=900.0, gt=0, description="Seconds after which a training stops and is evaluated."
-    )
-    max_per_day: int = Field(
-        default=10, ge=0, description="Trainings a day, by the records' times; 0 for none."
-    )
-    min_labels: int = Field(
-        default=200, ge=50, description="Labels from after the change that a training waits for."
-    )
-    max_samples: int = Field(
-        default=20_000, ge=1000, description="Newest observations kept to train on."
-    )
-    max_anchor_drop: float = Field(
-        default=0.05,
-        ge=0,
-        le=1,
-        description="Accuracy that a candidate may lose on rows from before the change, where the "
-        "concept did not move.",
-    )
-    approval: Literal["auto", "manual"] = Field(
-        default="auto", description="Whether a better candidate is promoted at once or by hand."
-    )
-    saved_model: bool = Field(
-        default=False, description="Also write versions in TensorFlow Serving's layout."
-    )
-
-    @field_validator("input_size")
-    @classmethod
-    def _fits(cls, value: tuple[int, int]) -> tuple[int, int]:
-        # Five poolings halve a side five times.
-        if not all(32 <= side <= 1024 for side in value):
-            raise ValueError(f"expected sides of 32 to 1024, got {list(value)}")
-        return value
-
-
-class StreamSettings(_Section):
-    """One monitored model's events."""
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
-        description="Name in records, metrics and paths: 1 to 128 letters, digits, '.', '_' or "
-        "'-', the first a letter or digit.",
-    )
-    problem: Problem = Field(
-        description="Direction of cause: x_to_y if the features decide the label (fraud, spam), "
-        "y_to_x if the label causes the features (diagnosis, most images of things); it decides "
-        "which shifts exist, so a guess would give wrong verdicts and there is no default."
-    )
-    features: dict[str, FeatureKind] | None = Field(
-        default=None,
-        min_length=1,
-        description="Every feature and its kind; none to learn them from the first observations.",
-    )
-    classes: tuple[str, ...] | None = Field(
-        default=None,
-        min_length=2,
-        description="All classes; none to learn them from the reference's labels.",
-    )
-    reference: ReferenceSettings = Field(
-        default_factory=ReferenceSettings, description="What normal looks like: warm_up or file."
-    )
-    false_alarm_every: int = Field(
-        default=200_000,
-        ge=1000,
-        description="Observations between false confirmed incidents of the whole stream.",
-    )
-    confirm: ConfirmSettings = Field(
-        default_factory=ConfirmSettings, description="How a suspicion becomes an incident."
-    )
-    labels: LabelSettings = Field(
-        default_factory=LabelSettings, description="How long observations wait for labels."
-    )
-    on_confirmed: OnConfirmedSettings = Field(
-        default_factory=OnConfirmedSettings, description="What is done about a confirmed shift."
-    )
-    cool_down: int = Field(
-        default=0,
-        ge=0,
-        description="Observations after a repair in which no new suspicion is opened.",
-    )
-    model: ModelSettings | None = Field(
-        default=None, description="The model to score with and to repair; none to only watch."
-    )
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _canonical(cls, value: object) -> object:
-        if not isinstance(value, list | tuple):
-            return value
-        for n, item in enumerate(value):
-            if isinstance(item, bool):
-                raise FieldError(
-                    (n,),
-                    "expected text or a number; YAML reads yes, no, on and off as booleans: "
-                    "quote the class",
-                )
-        names = tuple(canonical(item, "a class") for item in value)
-        if len(set(names)) < len(names):
-            raise ValueError(f"expected different classes, got {list(names)}")
-        return names
-
-    @model_validator(mode="after")
-    def _consistent(self) -> StreamSettings:
-        if self.model is None:
-            for factor in sorted(self.on_confirmed.model_fields_set):
-                if getattr(self.on_confirmed, factor) is ActionKind.FINE_TUNE:
-                    raise FieldError(
-                        ("on_confirmed", factor),
-                        "fine_tune needs a model: add the stream's model section, or use "
-                        "reweight or alert_only",
-                    )
-        return self
-
-
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """The database."""
 
     url: str = Field(
@@ -290,13 +56,13 @@ class StoreSettings(_Section):
         return value
 
 
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     """The models' versions."""
 
     path: Path = Field(default=Path("var/models"), description="Folder of the models' versions.")
 
 
-class SourceSettings(_Section):
+class SourceSettings(Section):
     """Where records come from."""
 
     kind: Literal["file", "directory"] = Field(
@@ -311,7 +77,7 @@ class SourceSettings(_Section):
     )
 
 
-class DeadLetterSettings(_Section):
+class DeadLetterSettings(Section):
     """Records that could not be used."""
 
     path: Path = Field(
@@ -320,7 +86,7 @@ class DeadLetterSettings(_Section):
     )
 
 
-class HttpSettings(_Section):
+class HttpSettings(Section):
     """The HTTP interface."""
 
     host: str = Field(
@@ -361,7 +127,7 @@ class HttpSettings(_Section):
         return _secret("http.token_file", self.token, self.token_file)
 
 
-class WebhookSettings(_Section):
+class WebhookSettings(Section):
     """One endpoint that is told about incidents."""
 
     url: str = Field(
@@ -423,7 +189,7 @@ class WebhookSettings(_Section):
         return _secret("webhooks.secret_file", self.secret, self.secret_file) or ""
 
 
-class ImageSettings(_Section):
+class ImageSettings(Section):
     """Limits of images, which come from outside."""
 
     max_bytes: int = Field(default=5_000_000, ge=1, description="Largest encoded image.")
@@ -443,14 +209,14 @@ class ImageSettings(_Section):
         return value
 
 
-class CheckpointSettings(_Section):
+class CheckpointSettings(Section):
     """How often states and offsets are written; whichever comes first."""
 
     every_records: int = Field(default=2000, ge=1, description="Records between two checkpoints.")
     every_s: float = Field(default=2.0, gt=0, description="Seconds between two checkpoints.")
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """Log lines."""
 
     format: Literal["auto", "json", "console"] = Field(
@@ -461,7 +227,7 @@ class LogSettings(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that can be set."""
 
     streams: tuple[StreamSettings, ...] = Field(
@@ -666,7 +432,9 @@ def _default_text(found: FieldInfo) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:g}"
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(str(item) for item in value) + "]"
+    return str(value)
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.correction import prior_in_force
 from service.incidents import IncidentState
 from service.labels import Outcome
 from service.metrics import Metrics
@@ -28,9 +29,7 @@ def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:
             batch.n_observations / monitor.suspicion_interval
         )
     _show_detection(metrics, stream, batch)
-    if monitor.correction is not None:
-        prior = monitor.correction.target_prior
-        metrics.set_priors(name, dict(zip(stream.score_classes, map(float, prior), strict=True)))
+    metrics.set_prior(name, prior_in_force(*stream.correction, monitor.baseline))
 
 
 def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:

@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, State, Verdict
+from detectors.prior import PriorCorrection
 from models.images import ImageError
 from models.images import decode as decode_image
-from models.spec import Floats
+from models.quality import PROPERTIES
+from models.scorer import Scored
 from service.arrivals import Arrival, Outcomes
 from service.fetch import fetch
+from service.incidents import Incident
 from service.jobs import tabular_row
 from service.monitor import Monitor
 from service.policy import Decision
@@ -25,6 +28,7 @@ from service.records import DecodeError, LabelRecord, Observation, Record, decod
 from service.representation import Embedding, Raw, Representation, Tabular
 from service.rows import ContentKind, StoredSample
 from service.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
+from service.segments import Segments
 from service.settings import ImageSettings, StreamSettings
 
 Decoded = tuple[Record, Observation | LabelRecord]
@@ -36,8 +40,8 @@ class Scorer(Protocol):
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
 
-    def score(self, inputs: npt.NDArray[Any], /) -> tuple[Floats, Floats | None]:
-        """Probabilities (n, K) for inputs (n, ...), and embeddings (n, m) where it has them."""
+    def score(self, inputs: npt.NDArray[Any], /) -> Scored:
+        """What it says about inputs, shape (n, ...)."""
         ...
 
     def close(self) -> None:
@@ -109,23 +113,34 @@ class Stream:
         """The classes of the scores, in their order."""
         return self.scorer.classes if self.scorer else tuple(self.settings.classes or ())
 
+    @property
+    def correction(self) -> tuple[tuple[str, ...], PriorCorrection | None]:
+        """The scores' classes, and the correction that is in force; safe from any thread."""
+        classes, correction = self.score_classes, self.monitor.correction
+        # A champion with other classes is here a moment before the correction is lifted.
+        fits = correction is not None and len(correction.target_prior) == len(classes)
+        return classes, correction if fits else None
+
     def _set_up(self, schema: FeatureSchema | None) -> None:
         self._schema = schema
-        representation: Representation
-        if self.is_image:
-            representation = Embedding()
-        else:
+        if not self.is_image:
             if schema is None and self.settings.features is not None:
                 self._schema = schema = FeatureSchema.declared(self.settings.features)
             self._learner = SchemaLearner() if schema is None else None
-            representation = Tabular(schema or FeatureSchema.empty())
         self.monitor = Monitor(
             self.settings,
-            representation,
+            self._representation(),
             self._decide,
             score_classes=self.score_classes,
             seed=self._seed,
         )
+        self.segments = Segments(self.settings, self._representation, seed=self._seed)
+
+    def _representation(self) -> Representation:
+        if self.is_image:
+            assert self.settings.model is not None
+            return Embedding(self.settings.model.embedding_components, PROPERTIES)
+        return Tabular(self._schema or FeatureSchema.empty())
 
     def take(self, decoded: Sequence[Decoded]) -> Batch:
         """Take records in order."""
@@ -133,8 +148,35 @@ class Stream:
         if self._learner is not None:
             decoded = self._learn(decoded)
         arrivals = self._arrivals(decoded, batch)
+        before = self.monitor.n_seen
         batch.outcomes = self.monitor.update(arrivals)
+        if self.settings.segments.by:
+            shown = self.segments.update(arrivals, batch.outcomes, before)
+            batch.outcomes.incidents.extend(shown)
         return batch
+
+    @property
+    def open(self) -> dict[str, Incident]:
+        """Open incidents of the stream and its segments, by id."""
+        return self.monitor.open | self.segments.open
+
+    def close(self, incident_id: str, detail: str) -> Outcomes:
+        """Resolve an incident by hand.
+
+        Raises
+        ------
+        KeyError
+            If no incident of that id is open.
+        """
+        if incident_id in self.monitor.open:
+            return self.monitor.close(incident_id, detail)
+        return Outcomes(incidents=self.segments.close(incident_id, detail))
+
+    def repaired(self, detail: str) -> Outcomes:
+        """A new champion serves from the next observation on: begin new references."""
+        outcomes = self.monitor.repaired(detail)
+        outcomes.incidents.extend(self.segments.renew())
+        return outcomes
 
     def _learn(self, decoded: Sequence[Decoded]) -> Sequence[Decoded]:
         """Hold records back until the first observations have told the features."""
@@ -168,10 +210,9 @@ class Stream:
                 if given is not None:
                     inputs.append(given)
             good.append((record, body))
-        scores: Floats | None = None
-        codes: Floats | None = None
+        scored: Scored | None = None
         if self.scorer is not None and inputs:
-            scores, codes = self.scorer.score(np.stack(inputs))
+            scored = self.scorer.score(np.stack(inputs))
         arrivals: list[Arrival] = []
         row = 0
         for record, body in good:
@@ -182,10 +223,12 @@ class Stream:
                 continue
             raw: Raw = body.features
             if self.is_image:
-                assert codes is not None
-                raw = codes[row].astype(np.float64)
-            own = scores[row].astype(np.float64) if scores is not None else self._own_scores(body)
-            arrivals.append(Arrival(at, body.id, time, raw, body.label, body.prediction, own))
+                assert scored is not None
+                raw = _image_raw(scored, row)
+            own = scored.scores[row].astype(np.float64) if scored else self._own_scores(body)
+            arrivals.append(
+                Arrival(at, body.id, time, raw, body.label, body.prediction, own, body.segment)
+            )
             if self.keeps_samples:
                 index = self.monitor.n_seen + batch.n_observations
                 batch.samples.append(self._sample(index, body, time))
@@ -266,6 +309,7 @@ class Stream:
             "schema": None if self._schema is None else self._schema.snapshot(),
             "held": [[r.topic, r.partition, r.offset, r.key, r.value] for r, _ in self._held],
             "monitor": self.monitor.snapshot(),
+            "segments": self.segments.snapshot(),
         }
 
     def restore(self, state: State) -> None:
@@ -278,6 +322,14 @@ class Stream:
             held = [Record(*fields) for fields in state["held"]]
             self._learn([(record, decode(record)) for record in held])
         self.monitor.restore(state["monitor"])
+        self.segments.restore(state["segments"])
+
+
+def _image_raw(scored: Scored, row: int) -> Array:
+    """An image as `Embedding` reads it: its embedding and its properties."""
+    assert scored.codes is not None
+    assert scored.properties is not None
+    return np.concatenate([scored.codes[row], scored.properties[row]], dtype=np.float64)
 
 
 def _image_error(error: ImageError) -> DecodeError:

@@ -153,10 +153,10 @@ def test_damage_is_noticed_wherever_it_is():
 
 
 def test_another_version_is_named(monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     data = dumps({})
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 2, this version of Shiftwatch knows 1"):
+    with pytest.raises(CheckpointError, match="format 3, this version of Shiftwatch knows 2"):
         loads(data)
 
 

@@ -102,6 +102,17 @@ def test_replay_writes_one_line_per_incident_with_the_public_fields(
     assert not (tmp_path / "s.db").exists(), "a replay leaves the service's store alone"
 
 
+def test_replay_takes_the_smallest_configuration(tmp_path: Path) -> None:
+    config, stream = tmp_path / "shiftwatch.yaml", tmp_path / "events.jsonl"
+    config.write_text("streams:\n  - name: s\n    problem: x_to_y\n")
+    stream.write_bytes(b"\n".join(r.value for r in x_to_y_records(300)) + b"\n")
+    out = tmp_path / "incidents.jsonl"
+    code, output = shiftwatch("replay", config, "--input", stream, "--incidents", out, "--quiet")
+    assert code == 0, output
+    assert json.loads(output.splitlines()[-1])["observations"] == 300
+    assert out.read_text() == ""
+
+
 def test_replay_of_a_missing_file_says_which(config: Path, tmp_path: Path) -> None:
     code, output = shiftwatch(
         "replay", config, "--input", tmp_path / "none.jsonl", "--incidents", tmp_path / "out"

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.http import HttpServer, ListenError, create_app
+from service.correction import correct_scores
+from service.http import MAX_SCORES_BYTES, HttpServer, ListenError, create_app
 from service.metrics import Metrics
 from service.tables import StoreError
 
@@ -49,6 +50,14 @@ class FakeView:
 
     def incident(self, id_: str) -> Mapping[str, Any] | None:
         return next((i for i in self.shown_incidents if i["id"] == id_), None)
+
+    def correct_scores(self, stream: str, scores: object) -> Mapping[str, Any]:
+        self.asked.append(("scores", stream, scores))
+        if stream not in {"digits", "unscored"}:
+            raise LookupError(f"there is no stream {stream!r}")
+        if stream == "unscored":
+            raise ValueError("stream 'unscored' has no scores")
+        return correct_scores(("a", "b"), None, scores)
 
     def ready(self) -> tuple[bool, str]:
         return not self.reason, self.reason
@@ -403,19 +412,82 @@ def test_an_address_that_is_not_ours_is_named(view: FakeView, host: str) -> None
 
 
 def test_a_stopped_server_lets_go_of_its_port_and_thread(view: FakeView) -> None:
-    before = threading.active_count()
     server = HttpServer(create_app(view, CollectorRegistry()), "127.0.0.1", 0)
     server.start()
+    own = [t for t in threading.enumerate() if t.name == f"http-{server.port}"]
     with client_of(server) as client:
         assert client.get("/healthz").status_code == 200
     server.stop()
     server.stop()
-    assert threading.active_count() == before
+    # Not the number of all threads: another test's may end, or a library begin one, meanwhile.
+    assert len(own) == 1
+    assert not own[0].is_alive()
     with socket.create_server(("127.0.0.1", server.port)):
         pass
 
 
-def test_signals_stay_with_the_main_thread(server: HttpServer) -> None:
-    assert server.port
-    assert signal.getsignal(signal.SIGTERM) in {signal.SIG_DFL, signal.SIG_IGN}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def test_signals_stay_with_the_main_thread(view: FakeView) -> None:
+    # Compared and not named: started in the background, a process ignores SIGINT from the start.
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    server = HttpServer(create_app(view, CollectorRegistry()), "127.0.0.1", 0)
+    server.start()
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+    server.stop()
+
+
+# -- corrected scores --------------------------------------------------------------------------
+
+
+def test_scores_are_answered_without_the_token_as_nothing_is_changed(client: httpx.Client) -> None:
+    answer = client.post("/api/v1/streams/digits/scores", json={"scores": [[0.25, 0.75]]})
+    assert answer.status_code == 200
+    assert answer.json() == {"scores": [[0.25, 0.75]], "predictions": ["b"], "since_index": None}
+    by_class = client.post("/api/v1/streams/digits/scores", json={"scores": {"a": 1}})
+    assert by_class.json()["scores"] == {"a": 1.0, "b": 0.0}
+
+
+@pytest.mark.parametrize("path", ["scores/../rollback", "rollback/scores", "%2e%2e/scores/x"])
+def test_no_path_that_looks_like_scores_changes_anything_without_the_token(
+    server: HttpServer, view: FakeView, path: str
+) -> None:
+    view.asked.clear()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("POST", f"/api/v1/streams/digits/{path}", body=b"{}")
+    assert connection.getresponse().status == 401
+    assert view.asked == []
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("stream", "body", "status", "detail"),
+    [
+        ("none", '{"scores": []}', 404, "there is no stream 'none'"),
+        ("unscored", '{"scores": []}', 409, "stream 'unscored' has no scores"),
+        ("digits", '{"scores": [[0.5, -1]]}', 422, "scores[0][1]: expected a number in [0, 1]"),
+        ("digits", '{"scores": [[0.5, NaN]]}', 422, "scores[0][1]: expected a number in [0, 1]"),
+        ("digits", '{"scores": [[1]]}', 422, "scores[0]: expected 2 numbers"),
+        ("digits", '{"scores": {"c": 1}}', 422, "scores.'c': expected one of a, b"),
+        ("digits", '{"scores": [], "x": 1}', 422, 'the one field "scores"'),
+        ("digits", "[]", 422, 'the one field "scores"'),
+        ("digits", "", 422, "body: expected JSON"),
+        ("digits", "[" * 100_000, 422, "body: expected JSON"),
+        ("digits", "\xff", 422, "body: expected JSON"),
+    ],
+)
+def test_scores_that_cannot_be_corrected_are_refused_by_what_which_and_where(
+    client: httpx.Client, stream: str, body: str, status: int, detail: str
+) -> None:
+    answer = client.post(f"/api/v1/streams/{stream}/scores", content=body.encode("latin-1"))
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert detail in answer.json()["detail"]
+
+
+def test_a_body_of_scores_is_read_no_further_than_its_limit(client: httpx.Client) -> None:
+    def endless() -> Iterator[bytes]:  # without a length in the header
+        for _ in range(MAX_SCORES_BYTES // 1000 + 2):
+            yield b" " * 1000
+
+    answer = client.post("/api/v1/streams/digits/scores", content=endless())
+    assert answer.status_code == 413
+    assert str(MAX_SCORES_BYTES) in answer.json()["detail"]

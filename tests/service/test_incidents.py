@@ -39,6 +39,8 @@ def test_the_document_has_exactly_the_public_fields():
         "contributions",
         "actions",
         "detail",
+        "segment",
+        "explanation",
     ]
     assert INCIDENT.to_json()["opened_at"] == {"index": 205, "time": "2026-11-23T10:00:00+00:00"}
     assert INCIDENT.to_json()["confirmed_at"] == {"index": 455, "time": None}

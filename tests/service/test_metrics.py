@@ -11,7 +11,7 @@ from service.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec, Type, ref
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 UNITS = ("_seconds", "_bytes", "_ratio", "_observations", "_info", "_value", "_version")
-UNITLESS = {"incident_open", "prior_estimate"}  # a state, and shares by class
+UNITLESS = {"incident_open", "prior"}  # a state, and shares by class
 
 
 @pytest.fixture
@@ -143,18 +143,28 @@ def test_adding_a_stream_again_keeps_its_counts(registry: CollectorRegistry) -> 
     assert series(registry, "observations_total") == {("digits",): 5}
 
 
-def test_classes_are_bounded_and_their_shares_still_sum_to_one(
+def test_a_prior_shows_every_class_and_forgets_those_that_are_gone(
     registry: CollectorRegistry,
 ) -> None:
     metrics = Metrics(registry)
-    n = 1000
-    metrics.set_priors("digits", {f"c{i}": 2 * (i + 1) / (n * (n + 1)) for i in range(n)})
-    shown = series(registry, "prior_estimate")
-    assert len(shown) == MAX_CLASSES + 1
-    assert sum(shown.values()) == pytest.approx(1)
-    assert ("digits", f"c{n - 1}") in shown
-    metrics.set_priors("digits", {"a": 0.25, "b": 0.75})
-    assert series(registry, "prior_estimate") == {("digits", "a"): 0.25, ("digits", "b"): 0.75}
+    metrics.set_prior("digits", {"a": 0.25, "b": 0.75})
+    metrics.set_prior("other", {"a": 1.0})
+    assert series(registry, "prior")[("digits", "b")] == 0.75
+    metrics.set_prior("digits", {"b": 0.5, "c": 0.5})
+    assert series(registry, "prior") == {
+        ("digits", "b"): 0.5,
+        ("digits", "c"): 0.5,
+        ("other", "a"): 1.0,
+    }
+    metrics.set_prior("digits", {})
+    assert series(registry, "prior") == {("other", "a"): 1.0}
+
+
+def test_a_stream_of_many_classes_has_no_series_by_class(registry: CollectorRegistry) -> None:
+    metrics = Metrics(registry)
+    for n, shown in ((MAX_CLASSES, MAX_CLASSES), (MAX_CLASSES + 1, 0)):
+        metrics.set_prior("digits", {f"c{i}": 1 / n for i in range(n)})
+        assert len(series(registry, "prior")) == shown
 
 
 def test_two_registries_do_not_share_anything() -> None:

@@ -3,13 +3,13 @@ from typing import get_args
 
 import pytest
 
+from detectors import alibi
 from detectors.base import Problem
 from models.spec import Family
 from models.strategy import Strategy
 from service.incidents import IncidentState
 from service.policy import ActionKind
 from service.settings import (
-    ModelSettings,
     Settings,
     SettingsError,
     StreamSettings,
@@ -19,6 +19,7 @@ from service.settings import (
     loads,
     reference_page,
 )
+from service.stream_settings import ModelSettings
 
 SMALLEST = "streams: [{name: s, problem: x_to_y}]\n"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
@@ -128,6 +129,17 @@ def test_the_direction_of_cause_has_no_default_and_the_message_says_why():
 )  # fmt: skip
 def test_a_problem_names_line_field_value_and_what_is_allowed(text, expected):
     assert expected in problem(text)
+
+
+def test_a_detector_of_a_missing_extra_is_a_problem_at_the_start(monkeypatch):
+    text = stream("detectors: [cusum, alibi_mmd]")
+    monkeypatch.setattr(alibi, "is_installed", lambda: False)
+    assert problem(text) == (
+        "a.yaml:4: streams[0].detectors[1]: alibi_mmd needs alibi-detect: "
+        "pip install 'shiftwatch[alibi]'"
+    )
+    monkeypatch.setattr(alibi, "is_installed", lambda: True)
+    assert loads(text).streams[0].detectors[1] == "alibi_mmd"
 
 
 def test_all_problems_are_told_at_once():

@@ -1,0 +1,216 @@
+"""Stage 1 of one stream: what watches it, and the rows that wait for their label."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from detectors.base import Alarm, Array, Factor, IntArray, State
+from detectors.confirm import UNLABELLED
+from detectors.watch import Feed, Watching, build_watches, watch_from_snapshot
+from service.arrivals import Event, Labelled, Seen
+from service.baseline import Baseline
+from service.settings import StreamSettings
+
+REMEMBERED = 5000
+"""Labelled observations that a run length of the labelled feed can reach back over."""
+
+
+class Found(NamedTuple):
+    """An alarm, and what its watch reads."""
+
+    alarm: Alarm
+    feed: Feed
+
+
+class Watches:
+    """The watches of a stream against one reference.
+
+    Parameters
+    ----------
+    settings
+        The stream's settings.
+    baseline
+        The reference.
+    arl0
+        Observations between false alarms of all watches together.
+    seed
+        As in `detectors.watch.build_watches`.
+    """
+
+    def __init__(
+        self, settings: StreamSettings, baseline: Baseline, *, arl0: float, seed: int
+    ) -> None:
+        self.settings = settings
+        self.baseline = baseline
+        self._arl0 = arl0
+        self._seed = seed
+        self.all: list[Watching] = []
+        self._pending: dict[int, Array] = {}
+        self._labelled: deque[int] = deque(maxlen=REMEMBERED)
+
+    @property
+    def statistics(self) -> dict[Factor, float]:
+        """Largest statistic of each factor's watches, as a share of its threshold."""
+        out: dict[Factor, float] = {}
+        for watch in self.all:
+            out[watch.factor] = max(out.get(watch.factor, 0.0), watch.statistic)
+        return out
+
+    def arm_inputs(self) -> None:
+        """The reference's observations are complete: begin to watch P(X)."""
+        compared = slice(self.baseline.first, None)
+        self.all = self._build(
+            Feed.SEEN, self.baseline.rows[compared], self.baseline.codes[compared]
+        )
+
+    def arm_labels(self) -> None:
+        """The reference's labels are complete: begin to watch what needs labels."""
+        self.all += self._build(Feed.LABELLED, *self.baseline.labelled_rows())
+
+    def _build(self, feed: Feed, rows: Array, codes: IntArray) -> list[Watching]:
+        return build_watches(
+            feed,
+            self.settings.problem,
+            rows,
+            codes,
+            n_classes=self.baseline.n_classes,
+            arl0=self._arl0,
+            seed=self._seed,
+            detectors=self.settings.detectors,
+        )
+
+    # -- rows until their label comes ----------------------------------------------------------
+
+    def keep(self, index: int, row: Array) -> None:
+        """Keep a row until its label comes, or there is no more room."""
+        self._pending[index] = row
+        while len(self._pending) > self.settings.labels.max_pending:
+            del self._pending[next(iter(self._pending))]
+
+    def release(self, index: int) -> Array | None:
+        """The row that a label is for, which is kept no longer."""
+        return self._pending.pop(index, None)
+
+    def labelled(self, index: int) -> None:
+        """Note that the watches have read a label."""
+        self.release(index)
+        self._labelled.append(index)
+
+    # -- events --------------------------------------------------------------------------------
+
+    def advance(
+        self, events: list[Event], rows: dict[int, Array], *, newest: int, quiet_until: int
+    ) -> tuple[int, Found | None]:
+        """Read events up to and including the first that raises an alarm.
+
+        Parameters
+        ----------
+        events
+            In order.
+        rows
+            Rows of the observations among them, by index.
+        newest
+            Index of the observation before them.
+        quiet_until
+            Index up to which alarms are not heard.
+
+        Returns
+        -------
+        tuple[int, Found | None]
+            Events read, and the alarm.
+        """
+        fed = {feed: self._fed(feed, events, rows) for feed in Feed}
+        before = [watch.mark() for watch in self.all]
+        first: tuple[int, Found] | None = None
+        for watch in self.all:
+            positions, batch, labels = fed[watch.feed]
+            for alarm in watch.update(batch, labels):
+                position = positions[alarm.row]
+                loud = _newest_at(events, position, newest) >= quiet_until
+                if loud and (first is None or position < first[0]):
+                    first = (position, Found(alarm, watch.feed))
+                if loud:
+                    break
+        if first is None:
+            return len(events), None
+        for watch, mark in zip(self.all, before, strict=True):
+            watch.back(mark)
+            positions, batch, labels = fed[watch.feed]
+            cut = int(np.searchsorted(positions, first[0], side="right"))
+            watch.update(batch[:cut], labels[:cut])
+        return first[0] + 1, first[1]
+
+    def _fed(
+        self, feed: Feed, events: list[Event], rows: dict[int, Array]
+    ) -> tuple[list[int], Array, IntArray]:
+        """Positions, rows and label codes of the events that a feed's watches read."""
+        positions: list[int] = []
+        batch: list[Array] = []
+        labels: list[int] = []
+        for position, event in enumerate(events):
+            if feed is Feed.SEEN and isinstance(event, Seen):
+                positions.append(position)
+                batch.append(rows[event.index])
+                labels.append(UNLABELLED)
+            elif (
+                feed is Feed.LABELLED
+                and isinstance(event, Labelled)
+                and event.index >= self.baseline.end
+            ):
+                row = self._pending.get(event.index)
+                row = rows.get(event.index) if row is None else row
+                if row is not None:
+                    positions.append(position)
+                    batch.append(row)
+                    labels.append(self.baseline.code(event.label))
+        stacked = np.stack(batch) if batch else np.empty((0, self.baseline.rows.shape[1]))
+        if feed is Feed.LABELLED:
+            stacked = self.baseline.representation.complete(stacked)
+        return positions, stacked, np.array(labels, np.int64)
+
+    def change_point(self, found: Found, index: int) -> int:
+        """Index at which the watch saw the change begin, if it alarmed at this one."""
+        if found.feed is Feed.SEEN:
+            start = index - found.alarm.run_length + 1
+        else:
+            start = self._labelled[-min(found.alarm.run_length, len(self._labelled))]
+        return max(start, self.baseline.end)
+
+    def rest(self) -> None:
+        """Forget what was summed up; what was learned stays."""
+        self._labelled.clear()
+        for watch in self.all:
+            watch.reset()
+
+    # -- snapshot ------------------------------------------------------------------------------
+
+    def snapshot(self) -> State:
+        """Everything needed to go on."""
+        return {
+            "watches": [watch.snapshot() for watch in self.all],
+            "pending": [np.array(list(self._pending), np.int64), stack(self._pending.values())],
+            "labelled": np.array(self._labelled, np.int64),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot against an equal reference."""
+        self.all = [watch_from_snapshot(watch) for watch in state["watches"]]
+        index, rows = state["pending"]
+        self._pending = dict(zip(index.tolist(), rows, strict=True))
+        self._labelled.clear()
+        self._labelled.extend(state["labelled"].tolist())
+
+
+def stack(rows: Iterable[Array]) -> Array:
+    """Rows of shape (d,) as one array, shape (n, d); (0, 0) for none."""
+    held = list(rows)
+    return np.stack(held) if held else np.empty((0, 0))
+
+
+def _newest_at(events: list[Event], position: int, newest: int) -> int:
+    seen = [e.index for e in events[: position + 1] if isinstance(e, Seen)]
+    return seen[-1] if seen else newest

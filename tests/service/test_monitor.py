@@ -1,0 +1,168 @@
+"""A monitor: whose suspicion it is, what is said while labels are late, and what with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detectors.base import Kind, Problem
+from detectors.synthetic import Stream
+from service.arrivals import Arrival
+from service.checkpoint import dumps, loads
+from service.incidents import Incident, IncidentState
+from service.monitor import Monitor
+from service.policy import ActionKind, Decision
+from service.representation import Tabular
+from service.schema import FeatureSchema
+from service.settings import StreamSettings
+
+WARM_UP = 800
+CHANGE = 1500
+NAMES = ["a", "b", "c"]
+
+
+def monitor_of(problem: Problem, **fields: Any) -> Monitor:
+    settings = StreamSettings.model_validate(
+        {
+            "name": "s",
+            "problem": str(problem),
+            "reference": {"warm_up": WARM_UP},
+            "false_alarm_every": 100_000,
+            "confirm": {"looks": [150, 300], "max_wait": 900},
+            **fields,
+        }
+    )
+    return Monitor(
+        settings,
+        Tabular(FeatureSchema.declared(dict.fromkeys(NAMES, "numeric"))),
+        lambda verdict: Decision(ActionKind.ALERT_ONLY, "tested only"),
+        seed=1,
+    )
+
+
+def arrivals(
+    problem: Problem,
+    kind: Kind,
+    *,
+    n: int = 3000,
+    late: int = 0,
+    share: float = 1.0,
+    seed: int = 104,
+) -> list[Arrival]:
+    stream = Stream(problem, kind, n_features=3, strength="strong", seed=seed)
+    before, after = stream.draw(CHANGE, shifted=False), stream.draw(n - CHANGE, shifted=True)
+    rows, labels = np.r_[before[0], after[0]], np.r_[before[1], after[1]]
+    given = (np.random.default_rng(1).random(n) < share) | (np.arange(n) < WARM_UP)
+    found: list[Arrival] = []
+
+    def add(i: int, raw: dict[str, float] | None, label: str | None) -> None:
+        found.append(Arrival(("t", 0, len(found)), f"e{i}", "", raw, label))
+
+    for i in range(n):
+        raw = dict(zip(NAMES, rows[i].tolist(), strict=True))
+        add(i, raw, str(labels[i]) if given[i] and not late else None)
+        if late and i >= late and given[i - late]:
+            add(i - late, None, str(labels[i - late]))
+    return found
+
+
+def run(monitor: Monitor, taken: Sequence[Arrival], batch: int = 400) -> list[Incident]:
+    shown: list[Incident] = []
+    for start in range(0, len(taken), batch):
+        shown += monitor.update(taken[start : start + batch]).incidents
+    return shown
+
+
+def confirmed(incidents: Sequence[Incident]) -> list[Incident]:
+    return [i for i in incidents if i.state is IncidentState.CONFIRMED]
+
+
+@pytest.mark.parametrize(
+    "detectors", [["newma"], ["conformal"], ["sd_ewma"], ["cusum", "newma", "e_detector"]]
+)
+def test_whoever_suspects_the_verdict_is_the_same(detectors: list[str]) -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.COVARIATE)
+    found = confirmed(run(monitor_of(Problem.X_TO_Y, detectors=detectors), taken))
+    assert [i.kind for i in found] == ["covariate"]
+    assert found[0].opened_at.index >= CHANGE - 300
+
+
+def test_errors_are_watched_by_a_detector_of_river() -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.CONCEPT, seed=105)  # one that raises the error
+    found = confirmed(run(monitor_of(Problem.X_TO_Y, detectors=["hddm_a"]), taken))
+    assert [i.kind for i in found] == ["concept"]
+
+
+def test_a_monitor_of_named_detectors_goes_on_after_a_restart() -> None:
+    taken = arrivals(Problem.Y_TO_X, Kind.PRIOR)
+    detectors = {"detectors": ["conformal", "e_detector", "adwin"]}
+    expected = run(monitor_of(Problem.Y_TO_X, **detectors), taken)
+    first, second = (monitor_of(Problem.Y_TO_X, **detectors) for _ in range(2))
+    shown = run(first, taken[:1400])
+    second.restore(loads(dumps(first.snapshot())))
+    shown += run(second, taken[1400:])
+    assert [i.to_json() for i in shown] == [i.to_json() for i in expected]
+    assert confirmed(shown)
+
+
+def test_while_labels_are_late_the_inputs_give_a_provisional_verdict() -> None:
+    taken = arrivals(Problem.Y_TO_X, Kind.PRIOR, n=3600, late=700)
+    shown = run(monitor_of(Problem.Y_TO_X), taken)
+    kinds = [i.explanation["provisional"]["kind"] for i in shown if "provisional" in i.explanation]
+    assert set(kinds) == {"prior"}
+    first = next(i for i in shown if "provisional" in i.explanation)
+    assert first.state is IncidentState.SUSPECTED
+    final = confirmed(shown)
+    assert [i.kind for i in final] == ["prior"]
+    assert {e["test"] for e in final[0].evidence} == {"label frequencies", "two-sample by class"}
+
+
+def test_an_undetermined_verdict_names_the_labels_that_would_settle_it() -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.COVARIATE, share=0.02)
+    found = confirmed(run(monitor_of(Problem.X_TO_Y), taken))
+    assert [i.kind for i in found] == ["undetermined"]
+    assert set(found[0].factors) == {"covariate", "concept"}
+    told = found[0].explanation
+    assert told["labels_needed"] >= 50
+    assert len(told["label_queries"]) >= 50
+    assert all(int(id_[1:]) > CHANGE for id_ in told["label_queries"])
+
+
+def test_a_confirmed_verdict_says_what_it_costs_and_how_sure_its_effects_are() -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.CONCEPT, seed=105)
+    found = confirmed(run(monitor_of(Problem.X_TO_Y), taken))
+    assert [i.kind for i in found] == ["concept"]
+    severity = found[0].explanation["severity"]
+    assert severity["loss"] == "reference classifier"
+    assert severity["concept"]["low"] > 0
+    for evidence in found[0].evidence:
+        assert evidence["effect_low"] <= evidence["effect"] <= evidence["effect_high"]
+
+
+def test_the_labels_that_were_asked_for_settle_the_verdict() -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.COVARIATE, share=0.02)
+    truth = {a.id: a.label for a in arrivals(Problem.X_TO_Y, Kind.COVARIATE) if a.label}
+    monitor = monitor_of(Problem.X_TO_Y)
+    found: list[Incident] = []
+    n = 0
+    while not found:
+        found = confirmed(monitor.update(taken[n : n + 1]).incidents)
+        n += 1
+    assert [i.kind for i in found] == ["undetermined"]
+    restored = monitor_of(Problem.X_TO_Y)
+    restored.restore(loads(dumps(monitor.snapshot())))
+    answers = [
+        Arrival(("labels", 0, k), id_, "", None, truth[id_])
+        for k, id_ in enumerate(found[0].explanation["label_queries"])
+    ]
+    named = confirmed(restored.update(answers).incidents)
+    assert [i.kind for i in named] == ["covariate"]
+    assert named[0].id == found[0].id
+    assert "label_queries" not in named[0].explanation
+    assert [i.to_json() for i in confirmed(monitor.update(answers).incidents)] == [
+        i.to_json() for i in named
+    ]
+    run(restored, taken[n:])  # and the stream goes on
