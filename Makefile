@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check lint types imports docs lock clean
+.PHONY: help setup demo test test-fast test-statistics check lint types imports docs bench-quick bench-verdict lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,11 +24,14 @@ $(STAMP): requirements.txt pyproject.toml
 demo: setup ## run the main job on embedded defaults (about four minutes)
 	$(BIN)/shiftwatch demo --exit-when-done $(DEMO_ARGS)
 
-test: setup ## all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup ## all tests but those over hundreds of seeds
+	$(BIN)/python -m pytest -m "not statistical" $(PYTEST_ARGS)
+
+test-statistics: setup ## promises over hundreds of seeds (about five minutes)
+	$(BIN)/python -m pytest -m statistical $(PYTEST_ARGS)
 
 test-fast: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not statistical" $(PYTEST_ARGS)
 
 check: lint types imports test ## what has to be green before a merge
 
@@ -44,6 +47,12 @@ imports: setup ## import-linter: the arrows between the packages
 
 docs: setup ## write the generated pages of docs/reference
 	$(BIN)/python -m service.reference
+
+bench-quick: setup ## the benchmark's tables from few seeds (about five minutes)
+	$(BIN)/python -m benchmarks.verdict --quick --jobs 2
+
+bench-verdict: setup ## the benchmark with all seeds (hours); goes on where it was cut
+	$(BIN)/python -m benchmarks.verdict $(BENCH_ARGS)
 
 lock: ## resolve the newest versions into requirements.txt (then run make check)
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock

@@ -1,0 +1,1 @@
+"""The tables of `python -m benchmarks.verdict`: one module a table."""
