@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.base import Kind, Problem
 from detectors.covariance import covariance_test
+from detectors.synthetic import Stream, Strength
 
 Window = tuple[np.ndarray, np.ndarray]
 
@@ -234,3 +236,37 @@ def test_windows_that_do_not_overlap_tell_nothing_of_the_change() -> None:
     found = covariance_test(*reference, *recent, seed=0, n_bootstraps=19)
     assert found.p_value is None
     assert (found.effect_low, found.effect_high) == (0.0, 1.0)
+
+
+def _flagged(rng: np.random.Generator, n: int, shift: float) -> Window:
+    """Labels by chance, and a flag that one row in a hundred has."""
+    x = np.column_stack([rng.normal(shift, 1.0, n), rng.random(n) < 0.01]).astype(np.float64)
+    return x, (rng.random(n) < 0.5).astype(np.int64)
+
+
+@pytest.mark.statistical
+def test_a_rare_flag_keeps_the_size() -> None:
+    rejected = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        windows = _flagged(rng, 400, 0.0), _flagged(rng, 200, 0.5)
+        p_value = covariance_test(*windows[0], *windows[1], seed=seed).p_value
+        rejected += p_value is not None and p_value <= 0.01
+    # 2 expected, more than 7 in one of 1,000 runs; without the correction for e there were 13.
+    assert rejected <= 7
+
+
+@pytest.mark.statistical
+def test_two_hundred_labels_find_most_changes_of_the_rule() -> None:
+    found = 0
+    for seed in range(60):
+        strength: Strength = "strong" if seed % 2 else "moderate"
+        n_features = (2, 8, 32)[seed % 3]
+        stream = Stream(
+            Problem.X_TO_Y, Kind.CONCEPT, n_features=n_features, strength=strength, seed=seed
+        )
+        windows = stream.draw(2000, shifted=False), stream.draw(200, shifted=True)
+        p_value = covariance_test(*windows[0], *windows[1], seed=seed).p_value
+        found += p_value is not None and p_value <= 0.005
+    # With the empirical variance of the products it was 3 in 4.
+    assert found >= 0.85 * 60
