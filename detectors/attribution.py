@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,9 +35,11 @@ ASYMPTOTIC = "covariance"
 MIN_BLOCKS = 6
 """Blocks of dependent rows a window needs: 6 against 6 can be permuted in 924 ways."""
 
-N_PERMUTATIONS = 2999
-"""Smallest p-value 1/3000: the first of three looks at 1 % in all, and Holm's half of it, ask for
-less than 1/1200."""
+N_PERMUTATIONS, N_LABEL_PERMUTATIONS, N_BOOTSTRAPS = 2999, 9999, 1999
+"""Fewest draws of the exact tests, of the cheap one of the labels, and of the asymptotic one."""
+
+MAX_DRAWS = 20_000
+"""Most draws, 240 MB at 3,000 rows: enough for a level of 0.0001."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ def examine(
     min_labels: int = 100,
     min_per_class: int = 5,
     block_length: int = 1,
+    level: float = 0.01,
 ) -> Examination:
     """Test both factors of the problem's factorisation.
 
@@ -143,6 +147,8 @@ def examine(
         Rows a class needs in both windows to be compared in Y->X problems.
     block_length
         Rows that are permuted together; more than 1 for autocorrelated rows.
+    level
+        Level of `conclude`: p-values are as fine as Holm's half of it asks.
 
     Returns
     -------
@@ -179,17 +185,19 @@ def examine(
         raise ValueError(f"labels must be below n_classes {n_classes}, got {highest}")
     known = reference.labelled(), recent.labelled()
     missing = _missing_labels(known, min_labels)
+    drawn = min(math.ceil(2.0 / level), MAX_DRAWS)
+    n_permutations, n_bootstraps = max(N_PERMUTATIONS, drawn), max(N_BOOTSTRAPS, drawn)
     # One thread: these products are small, and the service may run beside a training process.
     with threadpool_limits(limits=1):
         if problem is Problem.X_TO_Y:
             tested = (
-                _marginal_x(reference, recent, seed, block_length),
-                _conditional_y(known, missing, seed, block_length),
+                _marginal_x(reference, recent, seed, block_length, n_permutations),
+                _conditional_y(known, missing, seed, block_length, n_bootstraps),
             )
         else:
             tested = (
-                _marginal_y(known, missing, n_classes, seed, block_length),
-                _conditional_x(known, missing, min_per_class, seed, block_length),
+                _marginal_y(known, missing, n_classes, seed, block_length, n_permutations),
+                _conditional_x(known, missing, min_per_class, seed, block_length, n_permutations),
             )
     contributions = {
         evidence.factor: _by_name(shares, columns) for evidence, shares in tested if shares.any()
@@ -294,7 +302,9 @@ _Pair = tuple[Sample, Sample]
 _NO_SHARES = np.empty(0)
 
 
-def _marginal_x(reference: Sample, recent: Sample, seed: int, block_length: int) -> _Tested:
+def _marginal_x(
+    reference: Sample, recent: Sample, seed: int, block_length: int, n_permutations: int
+) -> _Tested:
     n, m = len(reference.features), len(recent.features)
     least = max(MIN_ROWS, MIN_BLOCKS * block_length)
     if min(n, m) < least:
@@ -304,14 +314,16 @@ def _marginal_x(reference: Sample, recent: Sample, seed: int, block_length: int)
         reference.features,
         recent.features,
         seed=seed,
-        n_permutations=N_PERMUTATIONS,
+        n_permutations=n_permutations,
         block_length=block_length,
     )
     evidence = _tested("two-sample", Factor.COVARIATE, found)
     return evidence, found.shares
 
 
-def _conditional_y(known: _Pair, missing: str, seed: int, block_length: int) -> _Tested:
+def _conditional_y(
+    known: _Pair, missing: str, seed: int, block_length: int, n_bootstraps: int
+) -> _Tested:
     reference, recent = known
     n, m = reference.n_labelled, recent.n_labelled
     if missing:
@@ -326,6 +338,7 @@ def _conditional_y(known: _Pair, missing: str, seed: int, block_length: int) -> 
         recent.features,
         recent.labels,
         seed=seed,
+        n_bootstraps=n_bootstraps,
         block_length=block_length,
     )
     evidence = _tested(ASYMPTOTIC, Factor.CONCEPT, found, found.note)
@@ -336,7 +349,12 @@ def _conditional_y(known: _Pair, missing: str, seed: int, block_length: int) -> 
 
 
 def _marginal_y(
-    known: _Pair, missing: str, n_classes: int, seed: int, block_length: int
+    known: _Pair,
+    missing: str,
+    n_classes: int,
+    seed: int,
+    block_length: int,
+    n_permutations: int,
 ) -> _Tested:
     reference, recent = known
     n, m = reference.n_labelled, recent.n_labelled
@@ -347,14 +365,24 @@ def _marginal_y(
         note = f"needs {least} labels in each window: the rows depend on each other"
         return _untested("label frequencies", Factor.PRIOR, n, m, note)
     found = label_test(
-        reference.labels, recent.labels, n_classes, seed=seed, block_length=block_length
+        reference.labels,
+        recent.labels,
+        n_classes,
+        seed=seed,
+        n_permutations=max(N_LABEL_PERMUTATIONS, n_permutations),
+        block_length=block_length,
     )
     evidence = _tested("label frequencies", Factor.PRIOR, found)
     return evidence, _NO_SHARES
 
 
 def _conditional_x(
-    known: _Pair, missing: str, min_per_class: int, seed: int, block_length: int
+    known: _Pair,
+    missing: str,
+    min_per_class: int,
+    seed: int,
+    block_length: int,
+    n_permutations: int,
 ) -> _Tested:
     reference, recent = known
     n, m = reference.n_labelled, recent.n_labelled
@@ -372,7 +400,7 @@ def _conditional_x(
         reference.labels,
         recent.labels,
         seed=seed,
-        n_permutations=N_PERMUTATIONS,
+        n_permutations=n_permutations,
         min_per_class=least,
         block_length=block_length,
     )

@@ -132,6 +132,7 @@ class Suspicion:
         self.change_point = change_point
         self.seed = seed
         self.looks_done = 0
+        self.spent = 0.0
         self.n_fresh = 0
         self.restarted = False
         self._rows: dict[int, Array] = {}
@@ -242,7 +243,7 @@ class Suspicion:
             return
         self.restarted = True
         self.alarm_index, self.change_point, self.factor = first
-        self.looks_done = 0
+        self.looks_done = 0  # what they have spent stays spent
         self._rows = {i: row for i, row in self._rows.items() if i > self.alarm_index}
         self._labels = {i: y for i, y in self._labels.items() if i > self.alarm_index}
         self._wrong = {i: w for i, w in self._wrong.items() if i > self.alarm_index}
@@ -263,7 +264,10 @@ class Suspicion:
         last = timed_out or number == len(self.plan.looks) - 1
         self.looks_done += 1
         recent = self.sample(complete)
-        alpha = self.plan.spend(number)
+        left = self.plan.alpha - self.spent
+        # The last look, also one that came early because labels did not, has all that is left.
+        alpha = left if last else min(self.plan.spend(number), 0.5 * left)
+        self.spent += alpha
         verdict = self._concluded(
             reference, recent, alpha, number, n_classes, columns, block_length
         )
@@ -313,6 +317,7 @@ class Suspicion:
             seed=self.seed + number,
             min_labels=self.plan.min_labels,
             block_length=block_length,
+            level=alpha,
         )
         return conclude(examined.evidence, self.plan.problem, alpha, examined.contributions)
 
@@ -367,6 +372,7 @@ class Suspicion:
             "change_point": self.change_point,
             "seed": self.seed,
             "looks_done": self.looks_done,
+            "spent": self.spent,
             "n_fresh": self.n_fresh,
             "restarted": self.restarted,
             "index": np.array(index, np.int64),
@@ -392,6 +398,7 @@ class Suspicion:
             seed=state["seed"],
         )
         self.looks_done = state["looks_done"]
+        self.spent = state["spent"]
         self.n_fresh = state["n_fresh"]
         self.restarted = state["restarted"]
         self._rows = {i: row.copy() for i, row in zip(state["index"].tolist(), rows, strict=True)}

@@ -49,7 +49,7 @@ class ConfirmSettings(Section):
 
     alpha: float = Field(
         default=0.01,
-        gt=0,
+        ge=0.001,
         lt=0.5,
         description="Chance that a suspicion without a cause is confirmed.",
     )

@@ -8,6 +8,7 @@ import pytest
 
 from detectors.attribution import Sample, conclude, examine, holm
 from detectors.base import Evidence, Factor, Kind, Problem, Verdict
+from detectors.synthetic import Stream
 
 X_TO_Y, Y_TO_X = Problem.X_TO_Y, Problem.Y_TO_X
 NAMES = ("age", "amount", "amount", "hour")
@@ -283,3 +284,14 @@ def test_the_asymptotic_test_keeps_its_half_of_alpha() -> None:
     exact = dataclasses.replace(rule, test="two-sample by class")
     prior = dataclasses.replace(inputs, factor=Factor.PRIOR)
     assert conclude((prior, exact), Problem.Y_TO_X, 0.01).kind is Kind.MIXED
+
+
+@pytest.mark.parametrize("problem", list(Problem))
+def test_p_values_are_as_fine_as_a_strict_level_asks(problem: Problem) -> None:
+    kind = Kind(problem.marginal.value)
+    stream = Stream(problem, kind, n_features=2, strength="strong", seed=3)
+    windows = [Sample(*stream.draw(500, shifted=s)) for s in (False, True)]
+    evidence = examine(
+        *windows, problem, n_classes=2, columns=["a", "b"], seed=0, level=0.0002
+    ).evidence
+    assert conclude(evidence, problem, 0.0002).kind is kind

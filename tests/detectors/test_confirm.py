@@ -9,7 +9,7 @@ from detectors.attribution import Sample
 from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.confirm import ConfirmPlan, Step, Suspicion
 from detectors.synthetic import Stream
-from detectors.watch import Feed, Watch, build_watches
+from detectors.watch import Feed, Watching, build_watches
 
 ALARM = 10_000
 COLUMNS = [f"x{j}" for j in range(3)]
@@ -37,13 +37,13 @@ def feed(suspicion: Suspicion, rows: Array, labels: IntArray, first: int = ALARM
         suspicion.labelled(i, row, label)
 
 
-def watches_of(rows: Array, labels: IntArray) -> list[Watch]:
+def watches_of(rows: Array, labels: IntArray) -> list[Watching]:
     return [
         watch
         for each in Feed
         for watch in build_watches(
             each, Problem.X_TO_Y, rows, labels, n_classes=2, arl0=5000.0, seed=0
-        )
+        ).watches
     ]
 
 
@@ -164,3 +164,36 @@ def test_inputs_without_overlap_are_not_waited_for() -> None:
     feed(suspicion, rows + 9.0, labels)
     steps = [suspicion.look(reference, as_is, n_classes=2, columns=COLUMNS).step for _ in range(2)]
     assert steps == [Step.WAIT, Step.CONFIRM]
+
+
+def test_looks_before_and_after_a_restart_share_one_error() -> None:
+    stream = world(Kind.MIXED, 100)
+    reference = Sample(*stream.draw(1000, shifted=False))
+    calm, moved = stream.draw(600, shifted=False), stream.draw(1200, shifted=True)
+    plan = ConfirmPlan(Problem.X_TO_Y, alpha=0.02)
+    suspicion = suspicion_of(plan)
+
+    def look() -> None:
+        suspicion.look(reference, as_is, n_classes=2, columns=COLUMNS)
+
+    feed(suspicion, *calm)
+    look()
+    look()
+    feed(suspicion, *moved, first=ALARM + 601)
+    suspicion.restart(watches_of(reference.features, reference.labels), as_is)
+    assert suspicion.restarted
+    for _ in plan.looks:
+        look()
+    assert suspicion.spent == pytest.approx(plan.alpha)
+
+
+def test_a_look_that_labels_did_not_wait_for_has_the_whole_error() -> None:
+    suspicion = suspicion_of(ConfirmPlan(Problem.Y_TO_X, max_wait=1000))
+    moved = Stream(Problem.Y_TO_X, Kind.PRIOR, n_features=3, strength="strong", seed=100)
+    reference = Sample(*moved.draw(1000, shifted=False))
+    for i, row in enumerate(moved.draw(1000, shifted=True)[0], ALARM + 1):
+        suspicion.seen(i, row)
+    assert suspicion.due(labels_expected=True)
+    look = suspicion.look(reference, as_is, n_classes=2, columns=COLUMNS)
+    assert suspicion.spent == pytest.approx(0.01)
+    assert (look.step, look.verdict.kind) == (Step.CONFIRM, Kind.PRIOR)
