@@ -21,8 +21,8 @@ __all__ = ["Explanation", "explain", "other_direction"]
 MIN_LOSSES = 60
 """Rows with a loss that each window needs before a loss is decomposed."""
 
-MIN_CHOICE = 50
-"""Rows with and without a label that the test for chosen labels needs."""
+MIN_CHOICE = 30
+"""Rows with and without a label, of the same time, that the test for chosen labels needs."""
 
 UNMOVED = 0.05
 """P-value above which the other direction's conditional factor counts as not moved."""
@@ -48,7 +48,8 @@ class Explanation:
         One sentence if the other causal direction explains the windows with fewer moved factors;
         empty otherwise. A hint for people: the direction is never changed.
     chosen_labels
-        One sentence if the labelled rows are no random sample of the inputs; empty otherwise.
+        One sentence if the labelled rows are no random sample of the inputs of their time; empty
+        otherwise, also where too few of them are from a time of which unlabelled rows are there.
     labels_needed
         Labels that would settle an undetermined verdict, about; 0 where nothing is open or labels
         cannot help.
@@ -123,7 +124,7 @@ def explain(
             seed=seed,
             block_length=block_length,
         ),
-        chosen_labels=_chosen(recent, problem, alpha, seed),
+        chosen_labels=_chosen(recent, problem, alpha, seed, block_length),
         labels_needed=needed,
         queries=_queries(reference, recent, problem, needed, seed),
     )
@@ -237,15 +238,19 @@ def _queries(
     return open_[query_labels(e[open_], n=n, seed=seed).rows]
 
 
-def _chosen(recent: Sample, problem: Problem, alpha: float, seed: int) -> str:
-    """Whether the labelled rows were chosen, among those old enough to have a label."""
-    known = np.flatnonzero(recent.labels != UNLABELLED)
-    if not len(known):
+def _chosen(recent: Sample, problem: Problem, alpha: float, seed: int, block_length: int) -> str:
+    """Whether the labelled rows were chosen, among those of their own time.
+
+    Evidence holds all labelled rows, and of the others the earliest. So the time in which both are
+    complete ends with the last row of either kind; what comes behind is of one kind only, late or
+    left out. That row itself is fixed by being the last, so it is no sample of anything.
+    """
+    known = recent.labels != UNLABELLED
+    if known.all() or not known.any():
         return ""
-    settled = np.arange(len(recent.labels)) <= known[-1]
-    labelled = recent.features[recent.labels != UNLABELLED]
-    unlabelled = recent.features[settled & (recent.labels == UNLABELLED)]
-    if min(len(labelled), len(unlabelled)) < MIN_CHOICE:
+    end = min(int(np.flatnonzero(known)[-1]), int(np.flatnonzero(~known)[-1]))
+    labelled = known[:end]
+    if min(labelled.sum(), (~labelled).sum()) < MIN_CHOICE:
         return ""
-    found = selection_test(labelled, unlabelled, seed=seed)
+    found = selection_test(recent.features[:end], labelled, seed=seed, block_length=block_length)
     return selection_note(problem, found.p_value, alpha, found.effect)

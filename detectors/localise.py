@@ -9,13 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detectors.attribution import Sample, conclude, examine
-from detectors.base import Kind, Problem
+from detectors.attribution import UNLABELLED, Sample, conclude, examine
+from detectors.base import Array, Factor, IntArray, Kind, Problem, Verdict
+from detectors.contrast import RIDGE, _auc, principal, quadratic_moments, standardise
 
 __all__ = ["Localisation", "localise"]
 
 MIN_ROWS = 25
 """Rows of a segment that each window needs before it is tested by itself."""
+
+MIN_BLOCKS = 6
+"""Blocks of dependent rows that take the place of `MIN_ROWS` where they are more."""
+
+HALF = 0.5
+"""Part of the shift of a moved value that the rest must have stayed below."""
+
+MAX_CLASSES, MAX_TIED = 10, 8
+"""Classes, and leading columns by class, that a discriminant knows."""
+
+QUANTILE = 1.96
+"""Normal quantile of a 95 % interval."""
 
 MAX_VALUES = 20
 """Most frequent values that are tested by themselves; each one costs as much as a look."""
@@ -34,7 +47,10 @@ class Localisation:
     untested
         Values with too few rows in a window to say.
     only
-        Whether the stream without the moved values agrees with the reference.
+        Whether the rest of the stream has shown that it did not move like them: it agrees with the
+        reference, and what tells the windows of each moved value apart tells those of the rest less
+        than half as well, beyond chance at 2.5 %. False where too little is left to show that, and
+        where no value is unmoved.
     """
 
     moved: dict[str, Kind]
@@ -73,8 +89,8 @@ def localise(
     Returns
     -------
     Localisation
-        A value whose rows are few may have moved and be among `unmoved`; `only` says whether the
-        whole change is accounted for all the same.
+        A value whose rows are few may have moved and be among `unmoved`; and as `only` is about the
+        rest as a whole, the shift of a small part of it can drown there.
 
     Raises
     ------
@@ -99,13 +115,10 @@ def localise(
     old, new = np.array(reference_values, object), np.array(recent_values, object)
     counts = Counter(new.tolist())
     known = Counter(old.tolist())
-    testable = [
-        value
-        for value, n in counts.most_common()
-        if min(n, known[value]) >= max(MIN_ROWS, 6 * block_length)
-    ][:MAX_VALUES]
+    least = max(MIN_ROWS, MIN_BLOCKS * block_length)
+    testable = [v for v, n in counts.most_common() if min(n, known[v]) >= least][:MAX_VALUES]
 
-    def verdict(a: Sample, b: Sample, level: float) -> Kind | None:
+    def verdict(a: Sample, b: Sample, level: float) -> Verdict:
         found = examine(
             a,
             b,
@@ -115,27 +128,98 @@ def localise(
             seed=seed,
             min_labels=min_labels,
             block_length=block_length,
+            level=level,
         )
-        if all(e.p_value is None for e in found.evidence):
-            return None
-        return conclude(found.evidence, problem, level).kind
+        return conclude(found.evidence, problem, level)
 
     moved: dict[str, Kind] = {}
+    needs_labels: dict[str, bool] = {}
     unmoved: list[str] = []
     for value in testable:
         inside = _of(reference, old == value), _of(recent, new == value)
-        kind = verdict(*inside, alpha / len(testable))
-        if kind is Kind.NONE:
+        found = verdict(*inside, alpha / len(testable))
+        if all(e.p_value is None for e in found.evidence):
+            continue
+        if found.kind is Kind.NONE:
             unmoved.append(value)
-        elif kind is not None:
-            moved[value] = kind
+        else:
+            moved[value] = found.kind
+            needs_labels[value] = any(
+                e.factor is not Factor.COVARIATE
+                and e.p_value is not None
+                and e.factor in found.factors
+                for e in found.evidence
+            )
     untested = (counts.keys() | known.keys()) - moved.keys() - set(unmoved)
-    rest = [~np.isin(values, list(moved)) for values in (old, new)]
-    only = bool(moved) and (
-        min(keep.sum() for keep in rest) < MIN_ROWS
-        or verdict(_of(reference, rest[0]), _of(recent, rest[1]), alpha) is Kind.NONE
-    )
+    kept = [~np.isin(values, list(moved)) for values in (old, new)]
+    only = False
+    if moved and unmoved and min(int(rows.sum()) for rows in kept) >= least:
+        rest = _of(reference, kept[0]), _of(recent, kept[1])
+        only = verdict(*rest, alpha).kind is Kind.NONE and all(
+            _stayed_behind(
+                (_of(reference, old == value), _of(recent, new == value)),
+                rest,
+                by_label=needs_labels[value],
+                block_length=block_length,
+            )
+            for value in moved
+        )
     return Localisation(moved, tuple(unmoved), tuple(sorted(untested)), only)
+
+
+def _stayed_behind(
+    moved: tuple[Sample, Sample], rest: tuple[Sample, Sample], *, by_label: bool, block_length: int
+) -> bool:
+    """Whether the rest moved less than `HALF` as far as a value, in the value's own direction.
+
+    A discriminant of the value's windows, fitted on one half of its rows, judges the other half and
+    the rest. The two areas under the curve are comparable, unlike those of discriminants that were
+    fitted on more and on fewer rows: where all moved alike they are equal but for chance.
+    """
+    samples = [s.labelled() if by_label else s for s in (*moved, *rest)]
+    sizes = [len(s.features) for s in samples]
+    features = _describe(
+        np.concatenate([s.features for s in samples]),
+        np.concatenate([s.labels for s in samples]) if by_label else None,
+    )
+    part = np.repeat(np.arange(4), sizes)
+    block = np.concatenate([np.arange(n) // block_length for n in sizes])
+    inside, new = part < 2, part % 2 == 1
+    own, own_variance, others, others_variance = np.zeros((4, 2))
+    for half in (0, 1):
+        fitted = inside & (block % 2 != half)
+        judged = inside & ~fitted
+        groups = [group & side for group in (fitted, judged, ~inside) for side in (new, ~new)]
+        if min(int(rows.sum()) for rows in groups) < 2:
+            return False
+        scores = features @ _direction(features[fitted & ~new], features[fitted & new])
+        own[half], own_variance[half] = _auc(scores[judged], new[judged], block[judged])
+        others[half], others_variance[half] = _auc(scores[~inside], new[~inside], block[~inside])
+    gap = HALF * (own.mean() - 0.5) - (others.mean() - 0.5)
+    # The halves judge different rows of the value, but the same ones of the rest.
+    error = np.sqrt(HALF**2 * own_variance.sum() / 4 + others_variance.mean())
+    return bool(gap > QUANTILE * error)
+
+
+def _describe(rows: Array, labels: IntArray | None) -> Array:
+    """What a discriminant reads: moments of the columns; the classes, and the columns by class."""
+    dense = principal(standardise(rows))
+    moments = quadratic_moments(dense)
+    if labels is None:
+        return moments
+    counts = np.bincount(labels[labels != UNLABELLED], minlength=1)
+    classes = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
+    hot = (labels[:, None] == classes).astype(np.float64)
+    tied = hot[:, :, None] * standardise(principal(dense, MAX_TIED))[:, None, :]
+    return np.column_stack([moments, standardise(hot), standardise(tied.reshape(len(rows), -1))])
+
+
+def _direction(old: Array, new: Array) -> Array:
+    """Ridge discriminant of two groups of rows."""
+    centred = np.concatenate([old - old.mean(axis=0), new - new.mean(axis=0)])
+    spread = centred.T @ centred / len(centred)
+    spread[np.diag_indices_from(spread)] += RIDGE + spread.shape[0] / len(centred)
+    return np.asarray(np.linalg.solve(spread, new.mean(axis=0) - old.mean(axis=0)))
 
 
 def _of(sample: Sample, rows: npt.NDArray[np.bool_]) -> Sample:

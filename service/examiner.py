@@ -135,11 +135,13 @@ def aloud(explanation: Mapping[str, Any]) -> list[str]:
     >>> camera = {"moved": {"7": "covariate"}, "unmoved": ["3", "5"], "untested": [], "only": True}
     >>> aloud({"segments": {"camera": camera}, "labels_needed": 0})
     ['only camera 7']
+    >>> aloud({"segments": {"camera": {**camera, "only": False}}})
+    ['at least camera 7']
     """
     said = [
-        f"only {name} {', '.join(place['moved'])}"
+        f"{'only' if place['only'] else 'at least'} {name} {', '.join(place['moved'])}"
         for name, place in explanation.get("segments", {}).items()
-        if place["only"] and place["unmoved"]
+        if place["moved"] and (place["unmoved"] or place["untested"])
     ]
     said += [
         explanation[key] for key in ("direction_suspect", "chosen_labels") if key in explanation

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from detectors.attribution import Sample, conclude, examine
-from detectors.base import Array, Kind, Problem, Verdict
-from detectors.explain import MAX_QUERIES, Explanation, explain, other_direction
+from detectors.base import Array, Factor, Kind, Problem, Verdict
+from detectors.calibration import dependence_length
+from detectors.confirm import ConfirmPlan, Suspicion
+from detectors.explain import MAX_QUERIES, Explanation, _chosen, explain, other_direction
 from detectors.synthetic import Stream
 
 Windows = tuple[Sample, Sample]
@@ -97,3 +100,47 @@ def test_labels_by_choice_are_said_and_late_ones_are_not() -> None:
     )
     assert by_choice.chosen_labels
     assert not by_delay.chosen_labels
+
+
+def said_of_labels(drift: float, coefficient: float, seed: int, choice: float = 0.0) -> str:
+    """What is said after a wait of 5,000 rows, of which one in twenty has a label at once.
+
+    Inputs drift by `drift` standard deviations. The chance of a label grows with an input where
+    `choice` is not 0.
+    """
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(5000, 2)) * np.sqrt(1 - coefficient**2)
+    inputs = np.asarray(lfilter([1.0], [1.0, -coefficient], noise, axis=0))
+    chance = 0.1 / (1 + np.exp(-choice * inputs[:, 0]))
+    rows = inputs + drift * np.linspace(0, 1, 5000)[:, None]
+    suspicion = Suspicion(
+        ConfirmPlan(Problem.X_TO_Y),
+        alarm_index=-1,
+        opened_index=0,
+        factor=Factor.COVARIATE,
+        change_point=0,
+        n_features=2,
+        seed=1,
+    )
+    for i, row in enumerate(rows):
+        suspicion.seen(i, row)
+        if rng.random() < chance[i]:
+            suspicion.labelled(i, None, int(rng.random() < 0.5))
+    recent = suspicion.sample(lambda given: given)
+    block_length = dependence_length(inputs[:2000])
+    return _chosen(recent, Problem.X_TO_Y, 0.01, seed, block_length)
+
+
+@pytest.mark.parametrize(
+    ("drift", "coefficient"),
+    [(0.0, 0.0), (1.0, 0.0), (0.0, 0.98)],
+    ids=["iid", "gradual", "autocorrelated"],
+)
+def test_labels_by_chance_are_not_called_chosen(drift: float, coefficient: float) -> None:
+    """One stream in a hundred is allowed; more than 2 of 40 come once in 140 runs."""
+    assert sum(bool(said_of_labels(drift, coefficient, s)) for s in range(100, 140)) <= 2
+
+
+@pytest.mark.parametrize("drift", [0.0, 1.0])
+def test_few_labels_by_choice_are_still_found(drift: float) -> None:
+    assert sum(bool(said_of_labels(drift, 0.0, s, choice=3.0)) for s in range(100, 120)) >= 16

@@ -14,10 +14,14 @@ def place(moved: list[str], unmoved: list[str], *, only: bool) -> dict[str, obje
     }
 
 
-def test_the_segment_is_named_only_where_it_accounts_for_the_change() -> None:
+def test_the_segment_is_said_to_be_the_only_one_only_where_the_rest_has_shown_it() -> None:
     assert aloud({"segments": {"camera": place(["7"], ["3"], only=True)}}) == ["only camera 7"]
-    assert aloud({"segments": {"camera": place(["7"], ["3"], only=False)}}) == []
-    assert aloud({"segments": {"camera": place(["3", "7"], [], only=True)}}) == []
+    assert aloud({"segments": {"camera": place(["7"], ["3"], only=False)}}) == ["at least camera 7"]
+
+
+def test_no_segment_is_named_where_all_or_none_moved() -> None:
+    assert aloud({"segments": {"camera": place(["3", "7"], [], only=False)}}) == []
+    assert aloud({"segments": {"camera": place([], ["3", "7"], only=False)}}) == []
 
 
 def test_a_suspect_direction_chosen_labels_and_missing_ones_are_said() -> None:
