@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -115,6 +115,9 @@ class _Plan:
     make: _Make
     read: _Read | None
     """None: the errors of a classifier learned on the reference."""
+    fills: bool = False
+    """Whether missing values are filled before it learns and reads: for a detector that skips
+    incomplete rows, and would see nothing of a stream with a nearly empty column."""
 
 
 def _river(name: str) -> _Plan:
@@ -171,6 +174,7 @@ _PLANS: Mapping[str, _Plan] = {
         Feed.SEEN,
         lambda a, factor: Newma.learn(a.rows, arl0=a.arl0, factor=factor, seed=a.seed),
         _rows_only,
+        fills=True,
     ),
     "conformal on inputs": _Plan(
         Feed.SEEN,
@@ -246,6 +250,30 @@ def wanted(names: Sequence[DetectorName], problem: Problem) -> dict[str, Factor]
     return found
 
 
+class _Filled:
+    """Rows without gaps, as the tests of stage 2 read them; fitted on a reference of shape (n, d).
+
+    A missing value becomes the reference's median (0 if it has none). Behind the d columns comes an
+    indicator for each one with gaps in the reference, and the number of all other missing values.
+    """
+
+    def __init__(self, reference: Array) -> None:
+        known = np.isfinite(reference)
+        self._gaps = np.flatnonzero(~known.all(axis=0))
+        self._medians = np.array(
+            [
+                np.median(column[seen]) if seen.any() else 0.0
+                for column, seen in zip(reference.T, known.T, strict=True)
+            ]
+        )
+
+    def __call__(self, rows: Array) -> Array:
+        missing = ~np.isfinite(rows)
+        told = missing[:, self._gaps].astype(np.float64)
+        untold = missing.sum(axis=1, keepdims=True) - told.sum(axis=1, keepdims=True)
+        return np.hstack([np.where(missing, self._medians, rows), told, untold])
+
+
 def feed_of(name: str) -> Feed:
     """What the watch of a name reads."""
     return _PLANS[name].feed
@@ -302,10 +330,14 @@ class NamedWatch:
         self._plan = _PLANS[name]
         self._lesson = _Lesson(rows, labels, n_classes, arl0, seed, configured)
         self._model: ClassModel | None = None
+        self._filled = _Filled(rows) if self._plan.fills else None
+        lesson = self._lesson
+        if self._filled is not None:
+            lesson = replace(lesson, rows=self._filled(rows))
         with threadpool_limits(limits=1):
             if self._plan.read is None:
                 self._model = ClassModel(n_classes).fit(rows, labels, seed)
-            self.detector = self._plan.make(self._lesson, factor)
+            self.detector = self._plan.make(lesson, factor)
         self._at_rest = self.detector.snapshot()
 
     @property
@@ -328,6 +360,8 @@ class NamedWatch:
         if self._model is not None:
             wrong = self._model.predict(rows).argmax(axis=1) != labels
             return self.detector.update(wrong.astype(np.float64)[:, None])
+        if self._filled is not None:
+            rows = self._filled(rows)
         assert self._plan.read is not None
         return self.detector.update(self._plan.read(rows, labels))
 

@@ -79,6 +79,7 @@ class App:
             "champion": champion.version if champion else None,
             "false_alarm_every": stream.settings.false_alarm_every,
             "statistics": {str(f): r for f, r in monitor.statistics.items()},
+            "left_out": monitor.left_out,
             "open_incidents": list(stream.open),
             "segments": {f"{k}={v}": phase for (k, v), phase in stream.segments.values.items()},
             "prior": prior_document(*stream.correction),

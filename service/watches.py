@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.confirm import UNLABELLED
@@ -14,6 +15,8 @@ from detectors.watch import Feed, Watching, build_watches, watch_from_snapshot
 from service.arrivals import Event, Labelled, Seen
 from service.baseline import Baseline
 from service.settings import StreamSettings
+
+log = structlog.get_logger()
 
 REMEMBERED = 5000
 """Labelled observations that a run length of the labelled feed can reach back over."""
@@ -39,6 +42,13 @@ class Watches:
         Observations between false alarms of all watches together.
     seed
         As in `detectors.watch.build_watches`.
+
+    Attributes
+    ----------
+    all
+        The watches at work.
+    left_out
+        For each watch that the reference could not teach, the reason; empty as a rule.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class Watches:
         self._arl0 = arl0
         self._seed = seed
         self.all: list[Watching] = []
+        self.left_out: dict[str, str] = {}
         self._pending: dict[int, Array] = {}
         self._labelled: deque[int] = deque(maxlen=REMEMBERED)
 
@@ -72,7 +83,7 @@ class Watches:
         self.all += self._build(Feed.LABELLED, *self.baseline.labelled_rows())
 
     def _build(self, feed: Feed, rows: Array, codes: IntArray) -> list[Watching]:
-        return build_watches(
+        learned = build_watches(
             feed,
             self.settings.problem,
             rows,
@@ -81,7 +92,12 @@ class Watches:
             arl0=self._arl0,
             seed=self._seed,
             detectors=self.settings.detectors,
+            left_out=self.left_out,
         )
+        for name, reason in learned.left_out.items():
+            log.warning("detector left out", stream=self.settings.name, watch=name, reason=reason)
+        self.left_out = {**self.left_out, **learned.left_out}
+        return learned.watches
 
     # -- rows until their label comes ----------------------------------------------------------
 
@@ -192,6 +208,7 @@ class Watches:
         """Everything needed to go on."""
         return {
             "watches": [watch.snapshot() for watch in self.all],
+            "left_out": dict(self.left_out),
             "pending": [np.array(list(self._pending), np.int64), stack(self._pending.values())],
             "labelled": np.array(self._labelled, np.int64),
         }
@@ -199,6 +216,7 @@ class Watches:
     def restore(self, state: State) -> None:
         """Go on from a snapshot against an equal reference."""
         self.all = [watch_from_snapshot(watch) for watch in state["watches"]]
+        self.left_out = dict(state["left_out"])
         index, rows = state["pending"]
         self._pending = dict(zip(index.tolist(), rows, strict=True))
         self._labelled.clear()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pytest
 
+from detectors import watch as stage_1
 from detectors import watch_named
 from detectors.alibi import is_installed
 from detectors.base import Array, Factor, IntArray, Kind, Problem
@@ -14,7 +16,7 @@ from detectors.class_model import ClassModel
 from detectors.names import DetectorName
 from detectors.newma import Newma
 from detectors.synthetic import Stream
-from detectors.watch import Feed, Watching, build_watches, watch_from_snapshot
+from detectors.watch import Feed, Learned, Watching, build_watches, watch_from_snapshot
 
 ABSENT = "alibi-detect is not installed: pip install 'shiftwatch[alibi]'"
 NAMED = [
@@ -39,7 +41,7 @@ def built(name: DetectorName, problem: Problem, reference: Rows) -> list[Watchin
         for feed in Feed
         for watch in build_watches(
             feed, problem, *reference, n_classes=2, arl0=2000.0, seed=1, detectors=[name]
-        )
+        ).watches
     ]
 
 
@@ -137,6 +139,119 @@ def test_a_perfect_reference_has_one_error_to_compare_with() -> None:
     labels = np.zeros(300, np.int64)
     lesson = watch_named._Lesson(rows, labels, 2, 100.0, 0, None)
     assert watch_named._errors(lesson).sum() == 1
+
+
+TOO_RARE = np.repeat([0, 1], [580, 20])  # for a model of one class against the other
+
+
+def learned(
+    feed: Feed,
+    *detectors: DetectorName,
+    labels: IntArray = TOO_RARE,
+    left_out: Collection[str] = (),
+) -> Learned:
+    rows = np.random.default_rng(105).normal(size=(len(labels), 2))
+    return build_watches(
+        feed,
+        Problem.X_TO_Y,
+        rows,
+        labels,
+        n_classes=2,
+        arl0=500.0,
+        seed=1,
+        detectors=detectors,
+        left_out=left_out,
+    )
+
+
+@pytest.fixture
+def promised(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Rows between false alarms that the watch of each name was last asked to promise."""
+    seen: dict[str, float] = {}
+    bank, named = stage_1.Watch.learn, watch_named.NamedWatch
+
+    def learn(name: str, *args: Any, **options: Any) -> Watching:
+        seen[name] = options["arl0"]
+        return (bank if name in stage_1._BANKS[Problem.X_TO_Y] else named)(name, *args, **options)
+
+    monkeypatch.setattr(stage_1.Watch, "learn", learn)
+    monkeypatch.setattr(stage_1, "NamedWatch", learn)
+    return seen
+
+
+def test_a_detector_that_cannot_learn_is_left_out_and_says_why() -> None:
+    found = learned(Feed.LABELLED, DetectorName.CUSUM, DetectorName.E_DETECTOR)
+    assert [w.name for w in found.watches] == ["residuals"]
+    assert found.left_out == {
+        "e-detector of the rule": "a reference needs 30 rows of two classes, got [580, 20]"
+    }
+    assert not learned(Feed.LABELLED, DetectorName.CUSUM).left_out
+
+
+def test_the_promise_is_shared_among_those_that_are_left(promised: dict[str, float]) -> None:
+    asked = [DetectorName.CUSUM, DetectorName.E_DETECTOR, DetectorName.ADWIN, DetectorName.NEWMA]
+    learned(Feed.SEEN, *asked)
+    assert promised == {"inputs": 2500.0, "newma on inputs": 2500.0}  # of 5, if labels suffice
+    promised.clear()
+    found = learned(Feed.LABELLED, *asked)
+    rate = 2 / 2500 + sum(1 / promised[w.name] for w in found.watches)
+    assert len(found.watches) == 2
+    assert rate == pytest.approx(1 / 500)
+    promised.clear()
+    learned(Feed.LABELLED, *asked, labels=np.tile([0, 1], 300), left_out=["newma on inputs"])
+    assert set(promised.values()) == {2000.0}  # 4 are left
+
+
+def test_the_banks_step_in_where_nothing_of_what_was_asked_for_is_left() -> None:
+    found = learned(Feed.LABELLED, DetectorName.E_DETECTOR)
+    assert [w.name for w in found.watches] == ["residuals"]
+    assert list(found.left_out) == ["e-detector of the rule"]
+    assert learned(Feed.SEEN, DetectorName.E_DETECTOR) == Learned([])  # no inputs were asked for
+    few = learned(Feed.LABELLED, DetectorName.E_DETECTOR, labels=TOO_RARE[:40])
+    assert not few.watches
+    assert list(few.left_out) == ["e-detector of the rule", "residuals"]
+
+
+def test_a_reference_too_small_for_anything_is_refused() -> None:
+    with pytest.raises(ValueError, match="n at least 50"):
+        learned(Feed.SEEN, DetectorName.CUSUM, labels=TOO_RARE[:40])
+
+
+def test_newma_still_sees_a_stream_with_a_nearly_empty_column() -> None:
+    rng = np.random.default_rng(107)
+
+    def draw(n: int, shift: float) -> Array:
+        rows = rng.normal(size=(n, 2))
+        rows[rng.random(n) < 0.99, 1] = np.nan
+        return np.asarray(rows + np.array([shift, 0.0]))
+
+    found = build_watches(
+        Feed.SEEN,
+        Problem.X_TO_Y,
+        draw(1000, 0.0),
+        np.full(1000, -1),
+        n_classes=2,
+        arl0=2000.0,
+        seed=1,
+        detectors=[DetectorName.NEWMA],
+    )
+    (newma,) = found.watches
+    assert newma.name == "newma on inputs"
+    none = np.full(500, -1)
+    assert not newma.update(draw(500, 0.0), none)
+    again = watch_from_snapshot(newma.snapshot())
+    moved = draw(500, 1.5)
+    alarms = newma.update(moved, none)
+    assert alarms
+    assert again.update(moved, none) == alarms
+
+
+def test_a_column_that_vanishes_does_not_look_like_its_median() -> None:
+    filled = watch_named._Filled(np.array([[1.0, np.nan], [3.0, 5.0], [2.0, 6.0]]))
+    assert filled(np.array([[np.nan, np.nan], [7.0, np.inf]])).tolist() == [
+        [2.0, 5.5, 1.0, 1.0],
+        [7.0, 5.5, 1.0, 0.0],
+    ]
 
 
 def test_an_unknown_name_says_which_there_are() -> None:
