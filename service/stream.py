@@ -149,9 +149,10 @@ class Stream:
             decoded = self._learn(decoded)
         arrivals = self._arrivals(decoded, batch)
         before = self.monitor.n_seen
-        batch.outcomes = self.monitor.update(arrivals)
+        joint = self.monitor.join(arrivals)
+        batch.outcomes = self.monitor.read(joint)
         if self.settings.segments.by:
-            shown = self.segments.update(arrivals, batch.outcomes, before)
+            shown = self.segments.update(arrivals, joint.changes, batch.outcomes, before)
             batch.outcomes.incidents.extend(shown)
         return batch
 
@@ -268,10 +269,16 @@ class Stream:
         return dataclasses.replace(body, image=data)
 
     def _own_scores(self, body: Observation) -> Array | None:
-        """Scores that came with the record, if they cover the declared classes."""
-        if body.scores is None or not self.score_classes:
+        """Scores that came with the record, if they cover the declared classes.
+
+        Others say nothing of some class, and the largest of what is left may be any: then the
+        prediction that came along is what was served.
+        """
+        given, classes = body.scores, self.score_classes
+        if given is None or not classes or not given.keys() >= set(classes):
             return None
-        return np.array([body.scores.get(c, 0.0) for c in self.score_classes])
+        own = np.array([given[c] for c in classes], np.float64)
+        return own if 0 < own.sum() < np.inf else None
 
     def _sample(self, index: int, body: Observation, time: str) -> StoredSample:
         if self.is_image:

@@ -141,3 +141,38 @@ def test_a_stored_stream_of_images_goes_on_to_the_same_incident() -> None:
 def test_images_that_stay_as_they_are_are_no_incident() -> None:
     images, labels = digits()
     assert [i for i in run(images, labels) if i.confirmed_at is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "served"),
+    [
+        ({"ham": 0.9, "spam": 0.1}, "ham"),
+        ({"ham": 0.5, "spam": 0.1, "none of them": 0.9}, "ham"),
+        ({"HAM": 0.9, "SPAM": 0.1}, "spam"),
+        ({"ham": 0.9}, "spam"),
+        ({"ham": 0.0, "spam": 0.0}, "spam"),
+        (None, "spam"),
+    ],
+)
+def test_scores_decide_what_was_served_only_if_they_cover_the_classes(
+    scores: dict[str, float] | None, served: str
+) -> None:
+    settings = StreamSettings.model_validate(
+        {
+            "name": "s",
+            "problem": Problem.X_TO_Y,
+            "features": {"a": "numeric"},
+            "classes": ["ham", "spam"],
+        }
+    )
+    stream = Stream(
+        settings,
+        lambda verdict: Decision(ActionKind.ALERT_ONLY, "for people"),
+        scorer=None,
+        images=ImageSettings(),
+        seed=0,
+    )
+    body = {"stream": "s", "id": "e", "features": {"a": 0.0}, "label": "spam"}
+    (record,) = as_records([{**body, "prediction": "spam", "scores": scores}])
+    outcomes = stream.take([(record, decode(record))]).outcomes
+    assert outcomes.joined == [(0, "spam", served)]
