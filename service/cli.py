@@ -71,7 +71,7 @@ def demo(
         bool, typer.Option("--exit-when-done", help="End after the last phase.")
     ] = False,
 ) -> None:
-    """Run the main job on real data: five phases, each named, two of them repaired."""
+    """Run the main job on real data: five phases, each named, four repairs."""
     from service.app import stopping
     from service.demo.driver import run_demo
     from service.http import ListenError
@@ -135,6 +135,7 @@ def replay(
     A replay starts from nothing and leaves the service's own store and models alone.
     """
     from service.logs import configure
+    from service.pipeline import NoChampionError
     from service.replay import replay_file
     from service.source import SourceError
 
@@ -142,7 +143,7 @@ def replay(
     configure(settings.log.format, "warning")
     try:
         summary = replay_file(settings, input_, incidents, Console(stderr=True, quiet=quiet))
-    except (SourceError, OSError) as error:
+    except (NoChampionError, SourceError, OSError) as error:
         _fail(str(error))
     typer.echo(json.dumps(summary))
 

@@ -7,8 +7,9 @@ does no I/O; how the events are cut into batches changes nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -21,9 +22,9 @@ from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
 from service.baseline import Baseline
 from service.examiner import Examiner, aloud
 from service.incidents import Incident, IncidentState, Point, incident_id
-from service.labels import LabelJoin
+from service.labels import Change, LabelJoin
 from service.policy import ActionKind, Decision
-from service.representation import Representation
+from service.representation import NEWLY_MISSING, Representation
 from service.settings import StreamSettings
 from service.watches import Found, Watches, stack
 from service.worse import worse
@@ -45,13 +46,29 @@ class Phase(StrEnum):
 
 
 ROOM = 2.0
-"""Stage 1 raises half of the alarms that would keep the promise if it and the tests held exactly: both
-are estimates. With 3 false incidents were up to 12 times rarer than promised, and with 1 some kinds
-of streams would have fallen short of the promise."""
+"""Stage 1 raises half of the alarms that would keep the promise if it and the tests held exactly:
+both are estimates. At 3 false incidents were up to 12 times rarer than promised, and at 1 there
+would have been more than promised on some kinds of streams."""
 RECHECK_ALPHA_SHARE = 0.1
 """While an incident is open each re-check may name a further factor with this share of alpha."""
 RETURN_ALPHA = 0.05
 """Evidence counts as returned to the reference when no factor is rejected at this level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Arrivals whose labels are joined: what a monitor reads.
+
+    Attributes
+    ----------
+    events
+        In order: each observation, and each label at the moment it is known.
+    changes
+        What each arrival changed among the observations that wait for their label.
+    """
+
+    events: list[Event]
+    changes: list[Change]
 
 
 class Monitor:
@@ -69,6 +86,9 @@ class Monitor:
         The classes that `Arrival.scores` and re-weighting follow; empty where nothing scores.
     seed
         Seeds calibration and tests; equal seeds give equal incidents.
+    joined_before
+        Whether another monitor has joined the labels: then each one that comes meets its
+        observation, and there are no repeats to recognise.
     """
 
     def __init__(
@@ -79,6 +99,7 @@ class Monitor:
         *,
         score_classes: tuple[str, ...] = (),
         seed: int = 0,
+        joined_before: bool = False,
     ) -> None:
         self.settings = settings
         self.representation = representation
@@ -93,7 +114,7 @@ class Monitor:
             max_wait=confirm.max_wait,
             min_labels=confirm.min_labels,
         )
-        self._join = LabelJoin(settings.labels.max_pending)
+        self._join = LabelJoin(settings.labels.max_pending, recall=0 if joined_before else None)
         self.n_seen = 0
         self.n_labelled = 0
         self.newest_time = ""
@@ -103,6 +124,7 @@ class Monitor:
         self._correct: deque[bool] = deque(maxlen=500)
         self._before_repair: tuple[int, int] | None = None
         self._served: dict[int, str] = {}
+        self._served_elsewhere: dict[int, str] = {}  # of labels that are joined and not yet read
         self._begin_reference()
 
     # -- state ---------------------------------------------------------------------------------
@@ -146,6 +168,11 @@ class Monitor:
         return self._watches.statistics
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """Watches that the reference could not teach, and why."""
+        return dict(self._watches.left_out)
+
+    @property
     def suspicion_interval(self) -> float:
         """Observations between stage-1 alarms that the thresholds promise while nothing moves."""
         share = self.plan.alpha * ROOM
@@ -182,31 +209,43 @@ class Monitor:
 
     def update(self, arrivals: Sequence[Arrival]) -> Outcomes:
         """Take records in order; return what changed."""
-        out = Outcomes()
-        events = self._join_labels(arrivals, out)
-        done = 0
-        while done < len(events):
-            done += self._advance(events[done:], out)
-        return out
+        return self.read(self.join(arrivals))
 
-    def _join_labels(self, arrivals: Sequence[Arrival], out: Outcomes) -> list[Event]:
-        """The events in order: each observation, and each label at the moment it is known."""
-        events: list[Event] = []
+    def join(self, arrivals: Sequence[Arrival]) -> Joint:
+        """Join the labels of the next records; `read` has to follow.
+
+        A late label's `prediction` is what had been served for its observation, where another
+        monitor knows. A record with neither observation nor label says that the label of this id
+        cannot come any more.
+        """
+        joint = Joint([], [])
         index = self.n_seen
         for a in arrivals:
             if a.raw is not None:
-                outcome, joined = self._join.observe(a.id, index, None, a.label)
-                events.append(Seen(a.at, a.time, index, a.raw, a.prediction, a.scores, a.segment))
+                change = self._join.observe(a.id, index, None, a.label)
+                joint.events.append(
+                    Seen(a.at, a.time, index, a.raw, a.prediction, a.scores, a.segment)
+                )
                 index += 1
             elif a.label is not None:
-                outcome, joined = self._join.label(a.id, a.label, index - 1)
+                change = self._join.label(a.id, a.label, index - 1)
+                if change.joined is not None and a.prediction is not None:
+                    self._served_elsewhere[change.joined.index] = a.prediction
             else:
-                continue
-            if outcome is not None:
-                out.labels[outcome] = out.labels.get(outcome, 0) + 1
-            if joined is not None:
-                events.append(Labelled(a.at, a.time, joined.index, joined.label))
-        return events
+                change = self._join.forget(a.id)
+            joint.changes.append(change)
+            if (joined := change.joined) is not None:
+                joint.events.append(Labelled(a.at, a.time, joined.index, joined.label))
+        return joint
+
+    def read(self, joint: Joint) -> Outcomes:
+        """Take what `join` has just returned; return what changed."""
+        labels = Counter(c.outcome for c in joint.changes if c.outcome is not None)
+        out = Outcomes(labels=dict(labels))
+        done = 0
+        while done < len(joint.events):
+            done += self._advance(joint.events[done:], out)
+        return out
 
     def _advance(self, events: list[Event], out: Outcomes) -> int:
         """Take events up to and including the first one that changes the phase."""
@@ -237,6 +276,7 @@ class Monitor:
 
     def _take(self, event: Event, rows: dict[int, Array], out: Outcomes) -> bool | None:
         """Note an event in what every phase keeps; return whether a label tells of a mistake."""
+        self._join.read()
         self.newest_time = event.time or self.newest_time
         if isinstance(event, Seen):
             self.n_seen = event.index + 1
@@ -247,17 +287,18 @@ class Monitor:
             if event.index in rows:
                 self._watches.keep(event.index, rows[event.index])
             if self.baseline.labels_due(event):
-                self._arm_labels()
+                self._arm_labels(out)
             return None
         self.n_labelled += 1
-        served = self._served.pop(event.index, None)
+        elsewhere = self._served_elsewhere.pop(event.index, None)
+        served = self._served.pop(event.index, elsewhere)
         if served is not None:
             self._correct.append(served == event.label)
         out.joined.append((event.index, event.label, served))
         if self.baseline.holds(event.index):
             self.baseline.label(event, served)
             if self.baseline.labels_due(event):
-                self._arm_labels()
+                self._arm_labels(out)
         return None if served is None else served != event.label
 
     def _serve(self, event: Seen) -> str | None:
@@ -285,14 +326,16 @@ class Monitor:
         self.phase = Phase.WATCHING
         self._quiet_until = self.n_seen + self.settings.cool_down if self.generation > 1 else 0
         self._watches.arm_inputs()
-        for incident in list(self.open.values()):
-            if incident.state is IncidentState.REPAIRING:
-                self._after_reweighting(incident, out)
+        judged = self._before_repair is not None and self._before_repair[1] > 0
+        if not judged or self.baseline.right[1] >= self.plan.min_labels:
+            self._judge_reweighting(out)
 
-    def _arm_labels(self) -> None:
+    def _arm_labels(self, out: Outcomes) -> None:
         """The reference's labels are complete: begin to watch what needs labels."""
         self.baseline.complete_labels()
         self._watches.arm_labels()
+        if self.phase is not Phase.REPAIRING:
+            self._judge_reweighting(out)
 
     # -- stage 1 -------------------------------------------------------------------------------
 
@@ -306,7 +349,7 @@ class Monitor:
             self._take(event, rows, out)
             if isinstance(event, Labelled):
                 self._watches.labelled(event.index)
-        if found is not None:
+        if found is not None and self.phase is Phase.WATCHING:
             self._suspect(found, events[n - 1], out)
         return n
 
@@ -315,6 +358,7 @@ class Monitor:
         alarm = found.alarm
         self._suspicion = self._new_suspicion(self.plan, alarm, event.index)
         self._suspicion.change_point = self._watches.change_point(found, event.index)
+        self._watches.rest()  # they may be asked again whether the change came later
         self.phase = Phase.SUSPECTING
         self._suspected = Incident(
             id=incident_id(self.settings.name, *event.at),
@@ -433,16 +477,11 @@ class Monitor:
             return
         self._suspicion = self._suspected = None
         if look.step is Step.DISMISS:
-            out.incidents.append(
-                dataclasses.replace(
-                    incident,
-                    state=IncidentState.DISMISSED,
-                    kind=Kind.UNDETERMINED,
-                    factors=(),
-                    detail=f"dismissed: {suspicion.n_labelled} labelled of {suspicion.n_fresh} "
-                    "fresh observations agree with the reference",
-                )
+            detail = (
+                f"dismissed: {suspicion.n_labelled} labelled of {suspicion.n_fresh} "
+                "fresh observations agree with the reference"
             )
+            out.incidents.append(_dismissed(incident, detail))
             self._watch_again()
         else:
             self._confirm(incident, look.verdict, suspicion, out)
@@ -577,11 +616,18 @@ class Monitor:
             reference, labels, np.stack(recent), since_index=self.n_seen
         )
 
+    def _judge_reweighting(self, out: Outcomes) -> None:
+        """Judge the re-weightings that the new reference can tell about."""
+        for incident in list(self.open.values()):
+            if incident.state is IncidentState.REPAIRING:
+                self._after_reweighting(incident, out)
+
     def _after_reweighting(self, incident: Incident, out: Outcomes) -> None:
         """Resolve an incident if the re-weighted scores are as good as the reference's were.
 
         If they are worse beyond chance the prior was not all that moved, and the answer to a
-        concept drift is tried.
+        concept drift is tried. Without labels of the new reference nothing is known, so the
+        incident waits for them.
         """
         if not worse(self._before_repair, self.baseline.right):
             self._resolve(incident, "re-weighted; the stream has a new reference", out)
@@ -598,9 +644,16 @@ class Monitor:
             actions=(*incident.actions, self._action(decision.action, reason, None)),
         )
         self.open[incident.id] = incident
+        self._drop_suspicion(f"{incident.id} is repaired instead", out)
         self.phase = Phase.REPAIRING
         out.incidents.append(incident)
         out.decisions.append((incident, decision))
+
+    def _drop_suspicion(self, detail: str, out: Outcomes) -> None:
+        """End what is under test without a verdict."""
+        if self._suspected is not None:
+            out.incidents.append(_dismissed(self._suspected, f"dismissed: {detail}"))
+        self._suspicion = self._suspected = None
 
     def repaired(self, detail: str) -> Outcomes:
         """A new champion serves from the next observation on: begin a new reference."""
@@ -713,8 +766,23 @@ def _findings(verdict: Verdict) -> dict[str, Any]:
         "kind": verdict.kind,
         "factors": tuple(sorted(str(f) for f in verdict.factors)),
         "evidence": tuple(dataclasses.asdict(e) for e in verdict.evidence),
-        "contributions": dict(verdict.contributions),
+        # That nothing newly misses goes without saying.
+        "contributions": {
+            name: share
+            for name, share in verdict.contributions.items()
+            if share or name != NEWLY_MISSING
+        },
     }
+
+
+def _dismissed(incident: Incident, detail: str) -> Incident:
+    return dataclasses.replace(
+        incident,
+        state=IncidentState.DISMISSED,
+        kind=Kind.UNDETERMINED,
+        factors=(),
+        detail=detail,
+    )
 
 
 def _kept(explanation: dict[str, Any]) -> dict[str, Any]:

@@ -56,8 +56,17 @@ class Representation(Protocol):
         ...
 
 
+NEWLY_MISSING = "missing values"
+"""Name of the column that counts a row's missing values where the reference had none missing."""
+
+
 class Tabular:
-    """Numeric, boolean and categorical features; missing values stay visible."""
+    """Numeric, boolean and categorical features; missing values stay visible.
+
+    For the tests a missing value becomes the reference's median, and an indicator tells it where
+    the reference had missing values too. All others share one column with their number, which is 0
+    throughout the reference: a feature that vanishes must not look like its median.
+    """
 
     def __init__(self, schema: FeatureSchema) -> None:
         self.schema = schema
@@ -86,12 +95,15 @@ class Tabular:
 
     def complete(self, rows: Array) -> Array:
         missing = np.isnan(rows)
-        indicators = missing[:, self._may_miss.astype(np.int64)].astype(np.float64)
-        return np.hstack([np.where(missing, self._fill, rows), indicators])
+        known = self._may_miss.astype(np.int64)
+        indicators = missing[:, known].astype(np.float64)
+        new = missing.sum(axis=1, keepdims=True) - indicators.sum(axis=1, keepdims=True)
+        return np.hstack([np.where(missing, self._fill, rows), indicators, new])
 
     @property
     def complete_columns(self) -> tuple[str, ...]:
-        return self.columns + tuple(self.columns[int(j)] for j in self._may_miss)
+        indicated = tuple(self.columns[int(j)] for j in self._may_miss)
+        return (*self.columns, *indicated, NEWLY_MISSING)
 
     def snapshot(self) -> State:
         return {

@@ -153,10 +153,10 @@ def test_damage_is_noticed_wherever_it_is():
 
 
 def test_another_version_is_named(monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
     data = dumps({})
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 3, this version of Shiftwatch knows 2"):
+    with pytest.raises(CheckpointError, match="format 4, this version of Shiftwatch knows 3"):
         loads(data)
 
 

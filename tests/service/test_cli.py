@@ -113,6 +113,19 @@ def test_replay_takes_the_smallest_configuration(tmp_path: Path) -> None:
     assert out.read_text() == ""
 
 
+def test_replay_without_a_trained_model_says_how_to_train_one(tmp_path: Path) -> None:
+    config, records = tmp_path / "c.yaml", tmp_path / "r.jsonl"
+    config.write_text(
+        "streams: [{name: s, problem: x_to_y, classes: [a, b], model: {family: tabular}}]\n"
+        f"registry: {{path: '{tmp_path}/models'}}\n"
+    )
+    records.write_text("")
+    code, said = shiftwatch("replay", config, "--input", records, "--incidents", tmp_path / "i")
+    assert code != 0
+    assert "shiftwatch models train CONFIG --stream s" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
 def test_replay_of_a_missing_file_says_which(config: Path, tmp_path: Path) -> None:
     code, output = shiftwatch(
         "replay", config, "--input", tmp_path / "none.jsonl", "--incidents", tmp_path / "out"

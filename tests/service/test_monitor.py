@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from service.checkpoint import dumps, loads
 from service.incidents import Incident, IncidentState
 from service.monitor import Monitor
 from service.policy import ActionKind, Decision
-from service.representation import Tabular
+from service.representation import NEWLY_MISSING, Tabular
 from service.schema import FeatureSchema
 from service.settings import StreamSettings
 
@@ -166,3 +167,74 @@ def test_the_labels_that_were_asked_for_settle_the_verdict() -> None:
         i.to_json() for i in named
     ]
     run(restored, taken[n:])  # and the stream goes on
+
+
+@pytest.mark.parametrize("gone", ["c", "constant"])
+def test_a_feature_that_vanishes_is_confirmed_and_named(gone: str) -> None:
+    names = [*NAMES, "constant"]
+    monitor = Monitor(
+        monitor_of(Problem.X_TO_Y).settings,
+        Tabular(FeatureSchema.declared(dict.fromkeys(names, "numeric"))),
+        lambda verdict: Decision(ActionKind.ALERT_ONLY, "tested only"),
+        seed=1,
+    )
+    out = []
+    for n, arrival in enumerate(arrivals(Problem.X_TO_Y, Kind.NONE)):
+        raw = {**dict(arrival.raw or {}), "constant": 1.0}
+        if n >= CHANGE:
+            raw[gone] = None
+        out.append(dataclasses.replace(arrival, raw=raw))
+    incidents = monitor.update(out).incidents
+    confirmed = [i for i in incidents if i.confirmed_at is not None]
+    assert confirmed
+    assert confirmed[0].opened_at.index >= CHANGE
+    assert "covariate" in confirmed[0].factors
+    assert max(confirmed[0].contributions, key=confirmed[0].contributions.__getitem__) in {
+        gone,
+        NEWLY_MISSING,
+    }
+
+
+def test_a_reweighting_is_not_judged_before_its_labels_have_come() -> None:
+    late = 1000
+    monitor = monitor_of(
+        Problem.Y_TO_X, classes=["0", "1"], confirm={"looks": [150, 300], "max_wait": 1500}
+    )
+    monitor.score_classes = ("0", "1")
+    monitor._decide = lambda verdict: Decision(ActionKind.REWEIGHT, "tested only")
+    rng = np.random.default_rng(3)
+    labels = (rng.random(7000) < np.where(np.arange(7000) < CHANGE, 0.5, 0.9)).astype(int)
+    x = rng.normal(size=7000) + 2.0 * labels - 1.0
+    p = 1 / (1 + np.exp(-2 * x))
+    judged = None
+    for i in range(7000):
+        raw = {"a": float(x[i]), "b": 0.0, "c": 0.0}
+        scores = np.array([1 - p[i], p[i]])
+        own = str(labels[i]) if i < CHANGE else None
+        batch = [Arrival(("events", 0, 2 * i), str(i), "", raw, own, None, scores)]
+        if i - late >= CHANGE:
+            batch.append(
+                Arrival(("events", 0, 2 * i + 1), str(i - late), "", None, str(labels[i - late]))
+            )
+        out = monitor.update(batch)
+        if any(incident.state is IncidentState.RESOLVED for incident in out.incidents):
+            judged = monitor.baseline.right
+            break
+    assert judged is not None
+    assert judged[1] >= monitor.plan.min_labels
+
+
+def test_labels_are_asked_for_as_far_as_events_were_read_wherever_batches_end() -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.COVARIATE, late=250, share=0.1)
+    runs = [
+        run(monitor_of(Problem.X_TO_Y, confirm={"looks": [150, 300], "max_wait": 400}), taken, size)
+        for size in (1, 7, 100, 1000, len(taken))
+    ]
+    told = [[i.to_json() for i in r] for r in runs]
+    assert all(other == told[0] for other in told[1:])
+    (found,) = (i for i in confirmed(runs[0]) if "label_queries" in i.explanation)
+    assert found.confirmed_at is not None
+    # Some of them came soon after, where a long batch had them already.
+    at = next(n for n, a in enumerate(taken) if a.id == f"e{found.confirmed_at.index}")
+    later = {a.id for a in taken[at + 1 :] if a.raw is None}
+    assert later & set(found.explanation["label_queries"])

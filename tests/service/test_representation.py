@@ -6,7 +6,7 @@ import pytest
 from detectors.base import Array
 from detectors.permutation import two_sample
 from service import checkpoint
-from service.representation import Embedding, Tabular
+from service.representation import NEWLY_MISSING, Embedding, Tabular
 from service.schema import FeatureSchema
 
 NAMES = ("brightness", "sharpness")
@@ -86,3 +86,11 @@ def test_a_state_of_other_properties_is_refused() -> None:
 
 def test_every_row_of_a_table_is_compared() -> None:
     assert Tabular(FeatureSchema.empty()).n_spent(2000) == 0
+
+
+def test_a_feature_that_vanishes_is_counted_where_the_reference_had_none_missing() -> None:
+    table = Tabular(FeatureSchema.declared({"a": "numeric", "b": "numeric"}))
+    table.fit([{"a": float(i), "b": None if i % 2 else 1.0} for i in range(10)])
+    assert table.complete_columns == ("a", "b", "b", NEWLY_MISSING)
+    rows = table.rows([{"a": None, "b": None}, {"a": 4.5, "b": None}])
+    assert table.complete(rows).tolist() == [[4.5, 1.0, 1.0, 1.0], [4.5, 1.0, 1.0, 0.0]]
