@@ -19,7 +19,7 @@ from detectors.base import Factor, Kind, Problem
 from detectors.synthetic import Stream
 
 ALPHA = 0.01
-FIRST_SEED = 20_000
+FIRST_SEED = 100_000
 N_FEATURES = (2, 8, 32)
 RARE = 0.35
 """Share of the trials whose second class is rare."""

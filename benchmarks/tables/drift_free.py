@@ -19,7 +19,7 @@ from detectors.base import Array, IntArray, Problem
 from service.incidents import Incident
 from service.monitor import ROOM
 
-FIRST_SEED = 50_000
+FIRST_SEED = 200_000
 N_FEATURES = 4
 WARM_UP = 2000
 FALSE_ALARM_EVERY = 20_000

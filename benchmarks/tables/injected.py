@@ -157,7 +157,10 @@ class Injected:
             f"{N_EXTRA}). F1, precision and false alarms as the authors count them; a published "
             "delay is their mean. A gradual drift is complete only where the time for a right "
             f"detection ends. `false_alarm_every` is {FALSE_ALARM_EVERY:,}, the reference window "
-            "the first quarter of the stream, all else the default.",
+            "the first quarter of the stream, all else the default. The direction that is declared "
+            "goes with the injection, which in production it cannot: Y→X for `y_prior_skip`, X→Y "
+            "for the others, where each moves as few factors as it can. Declared the other way the "
+            "same changes are found too, and are mostly named mixed, which is then the truth.",
             markdown_table(
                 (
                     "stream",
