@@ -19,12 +19,14 @@ from service.correction import correct_scores, prior_document
 from service.http import HttpServer, create_app
 from service.incidents import Incident
 from service.jobs import Jobs, Progress
+from service.kafka import KafkaSource
 from service.metrics import Metrics
 from service.outbox import Outbox
 from service.pipeline import Pipeline
 from service.promotion import promote, rollback
-from service.settings import Settings, SourceSettings
+from service.settings import Settings
 from service.source import DirectorySource, FileSource, Source
+from service.source_settings import SourceSettings
 from service.store import Store
 from service.webhook import Webhook
 
@@ -32,7 +34,17 @@ log = structlog.get_logger()
 
 
 def open_source(settings: SourceSettings) -> Source:
-    """The configured source."""
+    """The configured source.
+
+    Raises
+    ------
+    SourceError
+        If it is not there, or cannot be reached.
+    SettingsError
+        If its password cannot be read.
+    """
+    if settings.kind == "kafka":
+        return KafkaSource(settings)
     if settings.kind == "directory":
         return DirectorySource(settings.path, follow=settings.follow)
     return FileSource(settings.path, follow=settings.follow)

@@ -29,6 +29,8 @@ from pydantic_core import PydanticUndefined
 
 from service import config_file
 from service.config_file import FieldError, SettingsError, model_of
+from service.secret import read_secret
+from service.source_settings import SourceSettings
 from service.stream_settings import Section, StreamSettings
 
 __all__ = ["Settings", "SettingsError", "StreamSettings", "describe", "load", "loads"]
@@ -60,21 +62,6 @@ class RegistrySettings(Section):
     """The models' versions."""
 
     path: Path = Field(default=Path("var/models"), description="Folder of the models' versions.")
-
-
-class SourceSettings(Section):
-    """Where records come from."""
-
-    kind: Literal["file", "directory"] = Field(
-        default="file", description="A file of records, or a directory of such files by name."
-    )
-    path: Path = Field(
-        default=Path("var/events.jsonl"),
-        description="The file (JSON lines, .gz, .parquet) or directory.",
-    )
-    follow: bool = Field(
-        default=False, description="Wait for more at the end instead of stopping there."
-    )
 
 
 class DeadLetterSettings(Section):
@@ -124,7 +111,7 @@ class HttpSettings(Section):
         SettingsError
             If the file cannot be read or is empty.
         """
-        return _secret("http.token_file", self.token, self.token_file)
+        return read_secret("http.token_file", self.token, self.token_file)
 
 
 class WebhookSettings(Section):
@@ -186,7 +173,7 @@ class WebhookSettings(Section):
         SettingsError
             If the file cannot be read or is empty.
         """
-        return _secret("webhooks.secret_file", self.secret, self.secret_file) or ""
+        return read_secret("webhooks.secret_file", self.secret, self.secret_file) or ""
 
 
 class ImageSettings(Section):
@@ -444,16 +431,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
-    if file is None:
-        return None if value is None else value.get_secret_value()
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "expected UTF-8"
-        raise SettingsError([f"{name}: {file} cannot be read: {reason}"]) from None
-    if not text:
-        raise SettingsError([f"{name}: {file} is empty"])
-    return text

@@ -23,7 +23,7 @@ Partition = tuple[str, int]
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 """Largest record kept in memory: an image of 5 MB in base64 fits."""
-_KEPT_BYTES = 256
+KEPT_BYTES = 256
 """What is kept of a larger one, so that a dead letter can be recognised."""
 _CHUNK_BYTES = 1 << 20
 _WAIT_S = 0.05
@@ -415,8 +415,8 @@ class _Lines:
         while rest := self._file.readline(_CHUNK_BYTES):
             size += len(rest)
             if rest.endswith(b"\n"):
-                return line[:_KEPT_BYTES], size, True
-        return line[:_KEPT_BYTES], size, False
+                return line[:KEPT_BYTES], size, True
+        return line[:KEPT_BYTES], size, False
 
     def _meet_end(self, begin: int) -> None:
         if self.follow:
@@ -501,7 +501,7 @@ class _Rows:
 
 def _record(topic: str, offset: int, value: bytes, n_bytes: int, max_bytes: int) -> Record:
     if n_bytes > max_bytes:
-        return Record(topic, 0, offset, None, value[:_KEPT_BYTES], n_bytes)
+        return Record(topic, 0, offset, None, value[:KEPT_BYTES], n_bytes)
     return Record(topic, 0, offset, None, value)
 
 

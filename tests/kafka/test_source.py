@@ -1,0 +1,244 @@
+"""The source on a real broker: what it delivers, where it goes on, and what it survives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from service.kafka import KafkaSource
+from service.records import Record
+from service.source import SourceError
+from service.source_settings import SourceSettings
+from tests.kafka.broker import Broker, new_topic, produce, produce_values
+
+DEADLINE_S = 60.0
+"""Only ever reached by a failure."""
+
+Open = Callable[..., KafkaSource]
+
+
+@pytest.fixture
+def open_source(servers: str) -> Iterator[Open]:
+    opened: list[KafkaSource] = []
+    group = f"g-{uuid4().hex[:8]}"
+
+    def open_source(features: str, labels: str | None = None, **more: Any) -> KafkaSource:
+        settings = {
+            "kind": "kafka",
+            "bootstrap_servers": servers,
+            "topics": {"features": features, "labels": labels},
+            "group_id": group,
+            "session_timeout_ms": 6000,
+            "merge_wait_ms": 100,
+            **more,
+        }
+        opened.append(KafkaSource(SourceSettings.model_validate(settings)))
+        return opened[-1]
+
+    yield open_source
+    for source in opened:
+        source.close()
+
+
+def collect(source: KafkaSource, n: int) -> list[Record]:
+    found: list[Record] = []
+    until = time.monotonic() + DEADLINE_S
+    while len(found) < n:
+        assert time.monotonic() < until, f"{len(found)} of {n} records within {DEADLINE_S} s"
+        found += source.poll(500, 0.2)
+    return found
+
+
+def silence(source: KafkaSource, polls: int = 5) -> None:
+    for _ in range(polls):
+        assert source.poll(500, 0.1) == []
+
+
+def committed(servers: str, group: str, topic: str) -> int | None:
+    consumer = KafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
+    try:
+        found: int | None = consumer.committed(TopicPartition(topic, 0))
+        return found
+    finally:
+        consumer.close()
+
+
+def values(n: int, start: int = 0) -> list[bytes]:
+    return [b"%d" % k for k in range(start, start + n)]
+
+
+def test_records_arrive_with_their_coordinates_and_values(servers: str, open_source: Open) -> None:
+    topic = new_topic(servers, "events", partitions=2)
+    sent = [(topic, n % 2, b"%d" % n, 1000 + n) for n in range(1200)]
+    produce(servers, sent)
+    source = open_source(topic)
+    found = collect(source, 1200)
+    assert found == [Record(topic, n % 2, n // 2, None, b"%d" % n) for n in range(1200)]
+    assert source.lag() == 0
+    assert not source.exhausted
+    silence(source)
+
+
+def test_a_batch_is_no_larger_than_asked_and_the_lag_says_what_is_left(
+    servers: str, open_source: Open
+) -> None:
+    topic = new_topic(servers, "events")
+    produce_values(servers, topic, values(50))
+    source = open_source(topic)
+    assert source.lag() is None
+    first: list[Record] = []
+    while not first:
+        first += source.poll(7, 0.2)
+    assert (len(first), source.lag()) == (7, 43)
+
+
+def test_the_stores_offsets_count_and_not_the_brokers(servers: str, open_source: Open) -> None:
+    topic = new_topic(servers, "events")
+    produce_values(servers, topic, values(20))
+    source = open_source(topic)
+    collect(source, 20)
+    source.commit({(topic, 0): 15, ("elsewhere", 0): 3})
+    source.close()
+    group = source._settings.group_id
+    assert committed(servers, group, topic) == 15
+    again = open_source(topic)
+    again.seek({(topic, 0): 4, ("elsewhere", 0): 3})
+    assert [r.offset for r in collect(again, 16)] == list(range(4, 20))
+    again.seek({(topic, 0): 18})
+    assert [r.offset for r in collect(again, 2)] == [18, 19]
+    again.close()
+    # Without an offset in the store it begins at the beginning, whatever the broker says.
+    assert [r.offset for r in collect(open_source(topic), 20)] == list(range(20))
+
+
+def test_two_topics_are_merged_by_record_time_however_they_were_produced(
+    servers: str, open_source: Open
+) -> None:
+    features = new_topic(servers, "features", partitions=2)
+    labels = new_topic(servers, "labels")
+    late = [(labels, 0, b"l%d" % n, 10 * n + 25) for n in range(900)]
+    early = [(features, n % 2, b"f%d" % n, 10 * n) for n in range(900)]
+    produce(servers, late)
+    produce(servers, early)
+    found = collect(open_source(features, labels), 1800)
+    order = sorted([*late, *early], key=lambda m: (m[3], m[0], m[1]))
+    assert [r.value for r in found] == [value for _, _, value, _ in order]
+
+
+def test_a_live_record_within_the_wait_takes_its_place_and_a_later_one_does_not(
+    servers: str, open_source: Open
+) -> None:
+    features, labels = new_topic(servers, "features"), new_topic(servers, "labels")
+    source = open_source(features, labels, merge_wait_ms=600_000)
+    now = int(time.time() * 1000)
+    produce(servers, [(features, 0, b"second", now)])
+    silence(source)
+    produce(servers, [(labels, 0, b"first", now - 1), (labels, 0, b"third", now + 1)])
+    assert [r.value for r in collect(source, 2)] == [b"first", b"second"]
+    source.close()
+    source = open_source(features, labels, merge_wait_ms=0)
+    collect(source, 3)
+    produce(servers, [(labels, 0, b"too late", now - 5)])
+    assert [r.value for r in collect(source, 1)] == [b"too late"]
+
+
+def delete_before(servers: str, topic: str, offset: int) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    try:
+        admin.delete_records({TopicPartition(topic, 0): offset})
+    finally:
+        admin.close()
+
+
+@pytest.mark.parametrize(("policy", "first"), [("earliest", 6), ("latest", 10)])
+def test_an_offset_that_was_deleted_follows_the_policy(
+    servers: str, open_source: Open, policy: str, first: int
+) -> None:
+    topic = new_topic(servers, "events")
+    produce_values(servers, topic, values(10))
+    delete_before(servers, topic, 6)
+    source = open_source(topic, auto_offset_reset=policy)
+    source.seek({(topic, 0): 3})
+    until = time.monotonic() + DEADLINE_S
+    found: list[Record] = []
+    while source.lag() != 0:
+        assert time.monotonic() < until
+        found += source.poll(500, 0.1)
+    produce_values(servers, topic, values(2, start=10))
+    found += collect(source, 12 - first - len(found))
+    assert [r.offset for r in found] == list(range(first, 12))
+
+
+def test_without_a_policy_a_deleted_offset_is_an_error_that_says_everything(
+    servers: str, open_source: Open
+) -> None:
+    topic = new_topic(servers, "events")
+    produce_values(servers, topic, values(10))
+    delete_before(servers, topic, 6)
+    source = open_source(topic, auto_offset_reset="none")
+    source.seek({(topic, 0): 3})
+    with pytest.raises(SourceError, match=rf"{topic}\[0\]: offset 3 .* 6 to 10"):
+        collect(source, 1)
+    source.close()
+    source = open_source(topic, auto_offset_reset="none")
+    with pytest.raises(SourceError, match=rf"{topic}\[0\]: the store has no offset .* 6 to 10"):
+        collect(source, 1)
+    # A broker's offset is no substitute.
+    source.close()
+    consumer = KafkaConsumer(bootstrap_servers=servers, group_id=source._settings.group_id)
+    consumer.commit({TopicPartition(topic, 0): OffsetAndMetadata(7, "", -1)})
+    consumer.close()
+    with pytest.raises(SourceError, match="the store has no offset"):
+        collect(open_source(topic, auto_offset_reset="none"), 1)
+
+
+def test_what_is_not_there_is_named(servers: str, open_source: Open) -> None:
+    with pytest.raises(SourceError, match="there is no topic 'nowhere'"):
+        open_source("nowhere")
+
+
+def test_a_second_process_in_the_group_stops_and_the_first_one_goes_on(
+    servers: str, open_source: Open
+) -> None:
+    topic = new_topic(servers, "events", partitions=2)
+    produce(servers, [(topic, n % 2, b"%d" % n, 1000 + n) for n in range(10)])
+    first = open_source(topic)
+    found = collect(first, 10)
+    second = open_source(topic)
+    until = time.monotonic() + DEADLINE_S
+
+    def poll_both() -> None:
+        while time.monotonic() < until:
+            assert second.poll(500, 0.1) == []
+            found.extend(first.poll(500, 0.1))
+
+    with pytest.raises(SourceError, match="another member"):
+        poll_both()
+    second.close()
+    produce(servers, [(topic, n % 2, b"%d" % n, 1000 + n) for n in range(10, 20)])
+    found += collect(first, 10)
+    assert [r.value for r in found] == values(20)
+
+
+def test_a_broker_that_goes_away_and_comes_back_is_survived(
+    own_broker: Broker, servers: str, open_source: Open
+) -> None:
+    topic = new_topic(servers, "events")
+    produce_values(servers, topic, values(30))
+    source = open_source(topic)
+    assert len(collect(source, 30)) == 30
+    own_broker.stop()
+    try:
+        silence(source, polls=20)
+        source.commit({(topic, 0): 30})
+        silence(source)
+    finally:
+        own_broker.start()
+    produce_values(servers, topic, values(30, start=30))
+    assert [r.offset for r in collect(source, 30)] == list(range(30, 60))

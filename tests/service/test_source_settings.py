@@ -1,0 +1,83 @@
+"""What a source may be told, and what is refused before anything is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.settings import SettingsError, loads
+from service.source_settings import SourceSettings
+
+STREAMS = "streams: [{name: s, problem: x_to_y}]\n"
+KAFKA = "kind: kafka, bootstrap_servers: 'a:9092, b:9092', topics: {features: events}"
+
+
+def source(text: str, environ: dict[str, str] | None = None) -> SourceSettings:
+    return loads(f"{STREAMS}source: {{{text}}}\n", "a.yaml", environ).source
+
+
+def problem(text: str, environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        source(text, environ)
+    [found] = caught.value.problems
+    return found
+
+
+def test_servers_and_a_topic_are_enough() -> None:
+    found = source(KAFKA)
+    assert found.bootstrap_servers == ("a:9092", "b:9092")
+    assert found.topics is not None
+    assert found.topics.names == ("events",)
+    assert (found.group_id, found.auto_offset_reset) == ("shiftwatch", "earliest")
+    assert (found.max_poll_records, found.merge_wait_ms) == (500, 500)
+    assert found.read_sasl_password() is None
+
+
+def test_servers_are_a_list_too_also_in_the_environment() -> None:
+    text = "kind: kafka, bootstrap_servers: [a:1, b:2], topics: {features: e, labels: l}"
+    assert source(text).bootstrap_servers == ("a:1", "b:2")
+    environ = {"SHIFTWATCH_SOURCE__BOOTSTRAP_SERVERS": "c:3,d:4"}
+    assert source(text, environ).bootstrap_servers == ("c:3", "d:4")
+
+
+def test_the_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    login = "security_protocol: SASL_SSL, sasl_mechanism: SCRAM-SHA-512, sasl_username: me"
+    environ = {"SHIFTWATCH_SOURCE__SASL_PASSWORD": "pa55"}
+    found = source(f"{KAFKA}, {login}", environ)
+    assert found.read_sasl_password() == "pa55"
+    assert "pa55" not in repr(found)
+    (tmp_path / "password").write_text("fr0m-file\n")
+    found = source(f"{KAFKA}, {login}, sasl_password_file: '{tmp_path}/password'")
+    assert found.read_sasl_password() == "fr0m-file"
+    found = source(f"{KAFKA}, {login}, sasl_password_file: '{tmp_path}/none'")
+    with pytest.raises(SettingsError, match=r"source\.sasl_password_file: .*/none cannot be read"):
+        found.read_sasl_password()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kind: kafka, topics: {features: e}", "source.bootstrap_servers: expected at least one"),
+        ("kind: kafka, bootstrap_servers: a:1", "source.topics: expected topics.features"),
+        (f"{KAFKA}, path: x.jsonl", "source.path: has no meaning where kind is kafka"),
+        ("kind: file, group_id: g", "source.group_id: has no meaning where kind is file"),
+        ("merge_wait_ms: 5", "source.merge_wait_ms: has no meaning where kind is file"),
+        (f"{KAFKA}, auto_offset_reset: newest", "source.auto_offset_reset: "),
+        (f"{KAFKA}, group_instance_id: 'a b'", "source.group_instance_id: "),
+        (f"{KAFKA}, security_protocol: SASL_SSL", "source.sasl_mechanism: .* SASL_SSL needs it"),
+        (f"{KAFKA}, sasl_username: me", "source.sasl_username: .* PLAINTEXT does not log in"),
+        (
+            "kind: kafka, bootstrap_servers: a:1, topics: {features: e, labels: e}",
+            "source.topics.labels: expected another topic",
+        ),
+        (
+            f"{KAFKA}, security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: me, "
+            "sasl_password: a, sasl_password_file: b",
+            "source.sasl_password_file: expected either",
+        ),
+    ],
+)
+def test_what_does_not_fit_names_its_field(text: str, says: str) -> None:
+    assert re.search(f"a.yaml:2: {says}", problem(text)), problem(text)
