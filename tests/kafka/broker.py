@@ -189,7 +189,13 @@ def produce(servers: str, messages: Iterable[Message]) -> None:
     """Write messages in this order, and wait until the broker has them."""
     with contextlib.closing(KafkaProducer(bootstrap_servers=servers, acks="all")) as producer:
         sent = [
-            producer.send(topic, value=value, partition=partition, timestamp_ms=time_ms)
+            producer.send(
+                topic,
+                value=value,
+                key=b"s" if value is None else None,  # a tombstone needs one
+                partition=partition,
+                timestamp_ms=time_ms,
+            )
             for topic, partition, value, time_ms in messages
         ]
         for future in sent:

@@ -123,7 +123,8 @@ def test_two_topics_are_merged_by_record_time_however_they_were_produced(
     features = new_topic(servers, "features", partitions=2)
     labels = new_topic(servers, "labels")
     late = [(labels, 0, b"l%d" % n, 10 * n + 25) for n in range(900)]
-    early = [(features, n % 2, b"f%d" % n, 10 * n) for n in range(900)]
+    # More than a fetch brings (1 MiB of a partition), so the labels are there before their events.
+    early = [(features, n % 2, (b"f%d" % n).ljust(4000), 10 * n) for n in range(900)]
     produce(servers, late)
     produce(servers, early)
     found = collect(open_source(features, labels), 1800)
