@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import structlog
@@ -76,10 +77,10 @@ class KafkaSource:
         self._next: dict[Partition, int] = {}
         self._uncommitted: dict[Partition, int] = {}
         self._merge = Merge()
-        self._paused: set[TopicPartition] = set()
-        self._group = Group(self._position)
+        self._group = Group(self._position, self._keep_joining)
         self._has_all = False
         self._had_all = False
+        self._is_away = False
         self._is_closed = False
         self._lost_at = monotonic()
         with self._named("cannot be reached"):
@@ -169,7 +170,9 @@ class KafkaSource:
         except kafka_errors.NoOffsetForPartitionError:
             pass  # of an assignment, which is looked at next
         except PASSING as error:
-            log.warning("broker away", servers=self._servers, reason=str(error))
+            if not self._is_away:
+                log.warning("broker away", servers=self._servers, reason=str(error))
+            self._is_away = True
             time.sleep(min(timeout_s, _RETRY_S))
         except kafka_errors.KafkaError as error:
             where = ", ".join(self._topics)
@@ -182,8 +185,10 @@ class KafkaSource:
             return
         if gone:
             self._reset(gone)
+        self._is_away = self._is_away and not fetched
         now, ready = self._clock() * 1000, self._now_ms()
         wait = self._settings.merge_wait_ms
+        self._keep_beginnings(fetched)
         for at, records in fetched.items():
             self._merge.put(
                 (at.topic, at.partition),
@@ -193,6 +198,16 @@ class KafkaSource:
                 ],
             )
 
+    def _keep_beginnings(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        """Where the policy chose to begin stays so, also when the group is formed anew."""
+        for at, records in fetched.items():
+            self._next.setdefault((at.topic, at.partition), records[0].offset)
+        for partition in self._merge.partitions:
+            if partition not in self._next:
+                position = self._fetched_to(TopicPartition(*partition))
+                if position is not None:
+                    self._next[partition] = position
+
     def _hold_back(self) -> None:
         """Stop reading partitions of which enough waits, and go on with the others."""
         full = {
@@ -200,16 +215,18 @@ class KafkaSource:
             for at in self._merge.partitions
             if self._merge.count(at) >= _BUFFERED_RECORDS or self._merge.size(at) >= _BUFFERED_BYTES
         }
-        if full != self._paused:
-            self._consumer.resume(*(self._paused - full))
-            self._consumer.pause(*(full - self._paused))
-            self._paused = full
+        # The client's own word, because it keeps a pause over some assignments.
+        paused = self._consumer.paused()
+        if full != paused:
+            self._consumer.resume(*(paused - full))
+            self._consumer.pause(*(full - paused))
 
     def _take(self, max_records: int) -> list[Record]:
         if not self._has_all:
             self._check_alone()
             return []
-        return self._merge.take(max_records, self._now_ms(), self._is_at_end)
+        # Asked once a partition: the client's answer costs more than a record.
+        return self._merge.take(max_records, self._now_ms(), cache(self._is_at_end))
 
     def _is_at_end(self, partition: Partition) -> bool:
         at = TopicPartition(*partition)
@@ -230,11 +247,12 @@ class KafkaSource:
 
     def _assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Begin anew with these partitions, at the offsets behind what was delivered."""
-        known = {
-            (topic, number)
-            for topic in self._topics
-            for number in self._consumer.partitions_for_topic(topic)
-        }
+        with self._named("does not tell its topics"):
+            known = {
+                (topic, number)
+                for topic in self._topics
+                for number in self._consumer.partitions_for_topic(topic)
+            }
         self._restart(partitions)
         self._has_all = bool(known) and known <= set(partitions)
         self._had_all = self._had_all or self._has_all
@@ -248,8 +266,6 @@ class KafkaSource:
 
     def _restart(self, partitions: Collection[TopicPartition]) -> None:
         self._merge.restart(partitions)
-        self._consumer.resume(*(self._paused & set(partitions)))
-        self._paused = set()
         self._position(partitions)
 
     def _position(self, partitions: Collection[TopicPartition]) -> None:
@@ -261,6 +277,11 @@ class KafkaSource:
                 self._consumer.seek_to_beginning(at)
             elif policy == "latest":
                 self._consumer.seek_to_end(at)
+
+    def _keep_joining(self) -> None:
+        # kafka-python 3.0.12 forgets a group that it formed anew for changed metadata if the poll
+        # in which that began has ended before: it would never have partitions again.
+        self._consumer._coordinator.request_rejoin()
 
     def _check_alone(self) -> None:
         """Stop if others of the group keep partitions of the topics."""

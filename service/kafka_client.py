@@ -29,8 +29,13 @@ PASSING = (
 class Group:
     """What the group gives and takes; called on the client's own thread, within its `poll`."""
 
-    def __init__(self, position: Callable[[Collection[TopicPartition]], None]) -> None:
+    def __init__(
+        self,
+        position: Callable[[Collection[TopicPartition]], None],
+        keep_joining: Callable[[], None],
+    ) -> None:
         self._position = position
+        self._keep_joining = keep_joining
         self.partitions: Collection[TopicPartition] = ()
         self.has_changed = False
         self.was_assigned = False
@@ -40,6 +45,7 @@ class Group:
         self.partitions = ()
         self.has_changed = True
         self.was_assigned = False
+        self._keep_joining()
 
     def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
         """As for revoked ones."""
@@ -72,6 +78,9 @@ def open_consumer(settings: SourceSettings) -> Any:
         "enable_auto_commit": False,
         "auto_offset_reset": "none",  # this source applies the policy, and says so
         "allow_auto_create_topics": False,
+        # Within a session a broker leaves out partitions that did not change, and the end of one
+        # that is empty is never heard after the group was formed anew.
+        "enable_incremental_fetch_sessions": False,
         "session_timeout_ms": settings.session_timeout_ms,
         "heartbeat_interval_ms": min(3000, settings.session_timeout_ms // 3),
         "max_poll_records": settings.max_poll_records,

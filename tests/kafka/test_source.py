@@ -243,3 +243,17 @@ def test_a_broker_that_goes_away_and_comes_back_is_survived(
         own_broker.start()
     produce_values(servers, topic, values(30, start=30))
     assert [r.offset for r in collect(source, 30)] == list(range(30, 60))
+
+
+def test_a_backlog_beside_a_silent_topic_is_read_however_the_group_is_formed(
+    servers: str, open_source: Open
+) -> None:
+    # Each time the client forms its group twice, at another moment of the fetching: it must not
+    # stay without partitions, nor with a paused one, nor wait for an end that it is not told.
+    features, labels = new_topic(servers, "features"), new_topic(servers, "labels")
+    produce_values(servers, features, values(15_000))
+    for n in range(6):
+        source = open_source(features, labels, group_id=f"{features}-{n}")
+        found = collect(source, 15_000)
+        assert [r.offset for r in found] == list(range(15_000))
+        source.close()
