@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-statistics check lint types imports docs bench-quick bench-verdict lock clean
+.PHONY: help setup demo test test-kafka test-fast test-statistics check lint types imports docs bench-quick bench-verdict lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,16 +24,19 @@ $(STAMP): requirements.txt pyproject.toml
 demo: setup ## run the main job on embedded defaults (about four minutes)
 	$(BIN)/shiftwatch demo --exit-when-done $(DEMO_ARGS)
 
-test: setup ## all tests but those over hundreds of seeds
-	$(BIN)/python -m pytest -m "not statistical" $(PYTEST_ARGS)
+test: setup ## all tests but those over hundreds of seeds and those with a broker
+	$(BIN)/python -m pytest -m "not statistical and not kafka" $(PYTEST_ARGS)
+
+test-kafka: setup ## the tests with a real broker (about two minutes; Java 17 and Maven, or KAFKA_BOOTSTRAP_SERVERS)
+	$(BIN)/python -m pytest -m kafka tests/kafka $(PYTEST_ARGS)
 
 test-statistics: setup ## promises over hundreds of seeds (about five minutes)
 	$(BIN)/python -m pytest -m statistical $(PYTEST_ARGS)
 
 test-fast: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not statistical" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not statistical and not kafka" $(PYTEST_ARGS)
 
-check: lint types imports test ## what has to be green before a merge
+check: lint types imports test test-kafka ## what has to be green before a merge
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
