@@ -78,8 +78,8 @@ def open_consumer(settings: SourceSettings) -> Any:
         "enable_auto_commit": False,
         "auto_offset_reset": "none",  # this source applies the policy, and says so
         "allow_auto_create_topics": False,
-        # Within a session a broker leaves out partitions that did not change, and the end of one
-        # that is empty is never heard after the group was formed anew.
+        # Within a session a broker leaves out partitions that did not change; a source that formed
+        # its group anew was seen to wait for the end of an empty one, which it may have left out.
         "enable_incremental_fetch_sessions": False,
         "session_timeout_ms": settings.session_timeout_ms,
         "heartbeat_interval_ms": min(3000, settings.session_timeout_ms // 3),
