@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,10 +112,7 @@ class Jobs:
         self._reader: threading.Thread | None = None
         self._job: Job | None = None
         self._error = ""
-        for job in store.jobs(state=JobState.RUNNING):
-            with store.transaction() as tx:
-                tx.requeue_job(job.id)
-        self._queued = bool(store.jobs(state=JobState.QUEUED))
+        self._queued = True
 
     @property
     def is_busy(self) -> bool:
@@ -126,13 +123,30 @@ class Jobs:
         """Jobs or labels were written: one may be able to start."""
         self._queued = True
 
-    def start_next(self) -> None:
-        """Start the oldest queued job that has enough labels, if none runs."""
+    def take_over(self, lane: int) -> None:
+        """Queue again what the former owner of a lane was training; it is resumed."""
+        for job in self._store.jobs(state=JobState.RUNNING):
+            if _lane(job) == lane and (self._job is None or job.id != self._job.id):
+                with self._store.transaction() as tx:
+                    tx.requeue_job(job.id)
+        self._queued = True
+
+    def leave(self, lanes: Collection[int]) -> None:
+        """Stop a training for lanes that others have now."""
+        if self._job is not None and _lane(self._job) in lanes:
+            log.info("training left to the lane's owner", job=self._job.id)
+            self._stop()
+            self._job = None
+
+    def start_next(self, lanes: Collection[int]) -> None:
+        """Start the oldest queued job of these lanes that has enough labels, if none runs."""
         if self._job is not None or not self._queued:
             return
         # Until something new is written there is no use in trying again.
         self._queued = False
         for job in self._store.jobs(state=JobState.QUEUED):
+            if _lane(job) not in lanes:
+                continue
             folder = self._folder / job.id
             if not (folder / "job.json").exists() and not self._prepare(job, folder):
                 continue
@@ -145,8 +159,9 @@ class Jobs:
         """Write the job's folder; False while there are too few labels."""
         model = self._model(job.stream)
         change_point = int(job.spec["change_point"])
-        recent = self._store.samples(job.stream, change_point, labelled_only=True)
-        before = self._store.samples(job.stream, 0, change_point, labelled_only=True)
+        lane = _lane(job)
+        recent = self._store.samples(job.stream, change_point, labelled_only=True, lane=lane)
+        before = self._store.samples(job.stream, 0, change_point, labelled_only=True, lane=lane)
         if len(recent) < model.min_labels:
             return False
         before = before[-ANCHOR_ROWS:]
@@ -253,10 +268,17 @@ class Jobs:
 
     def close(self) -> None:
         """Stop a running training; it is resumed at the next start."""
+        self._stop()
+
+    def _stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=30)
             self._process = None
+
+
+def _lane(job: Job) -> int:
+    return int(job.spec.get("lane", 0))
 
 
 def _recipe(model: ModelSettings, seed: int) -> dict[str, Any]:

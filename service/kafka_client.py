@@ -1,110 +1,147 @@
-"""The client of Kafka as this service uses it: its configuration, its group, its records."""
+"""What this service needs of a client of Kafka, whichever it is.
+
+Two connections: a `Member` belongs to the consumer group and only learns which partitions of the
+first topic are this process's; it never reads. A `Reader` belongs to no group and reads the
+partitions it is told, from the offsets it is told. So a rebalance never touches what is being
+read, and a read never holds a rebalance up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
-
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka import errors as kafka_errors
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from service.records import Record
-from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
-from service.source_settings import SourceSettings
-
-_RECONNECT_MS = 2000
-"""Longest pause between two attempts to reach a broker; 30 s, the client's own, would add as much
-to every outage."""
-PASSING = (
-    kafka_errors.RetriableError,
-    kafka_errors.BrokerNotAvailableError,
-    kafka_errors.IllegalGenerationError,
-    kafka_errors.RebalanceInProgressError,
-    kafka_errors.UnknownBrokerIdError,
-    kafka_errors.UnknownMemberIdError,
-)
-"""Errors that pass: the broker is away, or the group is being formed again."""
+from service.source import Partition
 
 
-class Group:
-    """What the group gives and takes; called on the client's own thread, within its `poll`."""
-
-    def __init__(
-        self,
-        position: Callable[[Collection[TopicPartition]], None],
-        keep_joining: Callable[[], None],
-    ) -> None:
-        self._position = position
-        self._keep_joining = keep_joining
-        self.partitions: Collection[TopicPartition] = ()
-        self.has_changed = False
-        self.was_assigned = False
-
-    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002
-        """Nothing is its own until the next assignment."""
-        self.partitions = ()
-        self.has_changed = True
-        self.was_assigned = False
-        self._keep_joining()
-
-    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
-        """As for revoked ones."""
-        self.on_partitions_revoked(lost)
-
-    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Go to the store's offsets, before anything is fetched from the broker's."""
-        self._position(assigned)
-        self.partitions = sorted(assigned)
-        self.has_changed = True
-        self.was_assigned = True
+class ClientError(RuntimeError):
+    """The broker refuses what is asked, and would refuse it again."""
 
 
-ConsumerRebalanceListener.register(Group)
+class AwayError(RuntimeError):
+    """The broker cannot be reached now, or the group is being formed again."""
 
 
-def open_consumer(settings: SourceSettings) -> Any:
-    """Connect to the brokers; what goes wrong is the client's own errors.
-
-    Raises
-    ------
-    SettingsError
-        If the password cannot be read.
-    """
-    config = {
-        "bootstrap_servers": list(settings.bootstrap_servers),
-        "client_id": "shiftwatch",
-        "group_id": settings.group_id,
-        "group_instance_id": settings.group_instance_id,
-        "enable_auto_commit": False,
-        "auto_offset_reset": "none",  # this source applies the policy, and says so
-        "allow_auto_create_topics": False,
-        # Within a session a broker leaves out partitions that did not change; a source that formed
-        # its group anew was seen to wait for the end of an empty one, which it may have left out.
-        "enable_incremental_fetch_sessions": False,
-        "session_timeout_ms": settings.session_timeout_ms,
-        "heartbeat_interval_ms": min(3000, settings.session_timeout_ms // 3),
-        "max_poll_records": settings.max_poll_records,
-        "fetch_min_bytes": settings.fetch_min_bytes,
-        "reconnect_backoff_max_ms": _RECONNECT_MS,
-        "metrics_enabled": False,
-        "security_protocol": settings.security_protocol,
-        "ssl_cafile": None if settings.ssl_cafile is None else str(settings.ssl_cafile),
-        "sasl_mechanism": settings.sasl_mechanism,
-        "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": settings.read_sasl_password(),
-    }
-    return KafkaConsumer(**config)
+class FencedMemberError(ClientError):
+    """Another process uses the same `group_instance_id`."""
 
 
-def positions(offsets: Mapping[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    """Offsets as the client commits them."""
-    return {TopicPartition(*at): OffsetAndMetadata(n, "", -1) for at, n in offsets.items()}
+class OffsetsGoneError(RuntimeError):
+    """Offsets that are not in their partitions: deleted, or of a topic that was created anew."""
+
+    def __init__(self, offsets: Mapping[Partition, int]) -> None:
+        super().__init__(str(dict(offsets)))
+        self.offsets = offsets
 
 
-def to_record(found: Any) -> Record:
-    """What the client gives, as a record of the service."""
-    # A record without a value, a tombstone, is refused by `decode` as empty.
-    value: bytes = found.value or b""
-    dropped = len(value) if len(value) > MAX_RECORD_BYTES else 0
-    kept = value[:KEPT_BYTES] if dropped else value
-    return Record(found.topic, found.partition, found.offset, found.key, kept, dropped)
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The first offset of a partition, and the one behind its last."""
+
+    first: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.first} to {self.end}"
+
+
+Fetched = Sequence[tuple[Record, int]]
+"""Records of one partition in order, each with its time: Unix milliseconds, or -1 for none."""
+
+
+class Reader(Protocol):
+    """Reads partitions; used by one thread."""
+
+    def partitions(self, topic: str) -> Collection[int]:
+        """The numbers of a topic's partitions; none if it does not exist.
+
+        Raises
+        ------
+        AwayError, ClientError
+        """
+        ...
+
+    def bounds(self, partitions: Collection[Partition]) -> Mapping[Partition, Bounds]:
+        """Ask the broker what there is to read.
+
+        Raises
+        ------
+        AwayError, ClientError
+        """
+        ...
+
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        """Read exactly these partitions from now on, each from its offset."""
+        ...
+
+    def poll(self, timeout_s: float) -> Mapping[Partition, Fetched]:
+        """Return what has been fetched; waits up to `timeout_s` seconds for the first record.
+
+        Raises
+        ------
+        AwayError, ClientError
+        OffsetsGoneError
+            Until `assign` gives other offsets.
+        """
+        ...
+
+    def hold(self, partitions: Collection[Partition]) -> None:
+        """Fetch nothing of these partitions, and of all others again."""
+        ...
+
+    def is_at_end(self, partition: Partition) -> bool:
+        """Whether all that the broker has, as last heard, was returned by `poll`."""
+        ...
+
+    def end(self, partition: Partition) -> int | None:
+        """The offset behind the partition's last record, as last heard."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class GroupListener(Protocol):
+    """Hears of partitions, on the thread that polls the member."""
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """These are this process's from now on, besides those it has."""
+        ...
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """These go to another process when this returns."""
+        ...
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """These may be another process's already."""
+        ...
+
+
+class Member(Protocol):
+    """A member of the consumer group; used by one thread."""
+
+    def poll(self, timeout_s: float) -> None:
+        """Take part in the group for up to `timeout_s` seconds; tells the listener.
+
+        Raises
+        ------
+        AwayError, ClientError
+        """
+        ...
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Write offsets to the broker, for people and tools.
+
+        Raises
+        ------
+        AwayError, ClientError
+            Nothing depends on it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave the group; a static member only goes away."""
+        ...

@@ -137,6 +137,18 @@ SPECS = (
         "When the stream's last label was taken, in Unix time; no series before the first one.",
         _STREAM,
     ),
+    _gauge(
+        "consumer_lag_records",
+        "Records in the partition that are not processed yet, as the broker last said; only lanes "
+        "of this process.",
+        {"topic": (), "partition": ()},
+    ),
+    _counter(
+        "offset_resets_total",
+        "Times that a stored offset was not in the partition any more, so that records may have "
+        "been passed over or are read again: deleted too early, or a topic that was created anew.",
+        {"topic": (), "partition": ()},
+    ),
     # -- detection
     _counter(
         "alarms_total", "Stage-1 alarms by the factor whose monitor raised them.", _STREAM_FACTOR
@@ -211,6 +223,13 @@ SPECS = (
         "Attempts to deliver a webhook by outcome.",
         {"endpoint": (), "outcome": ("delivered", "retried", "failed")},
     ),
+    _gauge("lanes_owned", "Lanes (partition numbers) that this process works on.", {}),
+    _counter(
+        "lanes_fenced_total",
+        "Lanes whose new owner was noticed when this process tried to write; nothing was written.",
+        {},
+    ),
+    _counter("store_errors_total", "Attempts to write to the store that failed.", {}),
     _gauge(
         "checkpoint_last_success_timestamp_seconds",
         "When states, offsets, incidents and actions were last written, in Unix time.",
@@ -263,6 +282,11 @@ class Metrics:
     webhook_deliveries: Counter
     checkpoint_last_success: Gauge
     checkpoint_duration: Histogram
+    lanes_owned: Gauge
+    lanes_fenced: Counter
+    store_errors: Counter
+    consumer_lag_records: Gauge
+    offset_resets: Counter
     build_info: Gauge
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:

@@ -15,17 +15,12 @@ same incidents as if it had not been killed.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import structlog
 
@@ -34,44 +29,23 @@ from models.registry import Registry
 from models.spec import ModelVersion
 from service import checkpoint
 from service.arrivals import Outcomes
-from service.incidents import Incident, IncidentState
 from service.jobs import Finished, Jobs
+from service.lane import Lane, Unwritten
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
-from service.records import DecodeError, Record, decode
-from service.rows import Action, DeadLetter, Job, JobState, StoredSample
+from service.records import Record, decode
+from service.rows import JobState
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
 from service.show import show
-from service.source import FileSource, Source
-from service.store import Store
+from service.source import FileSource, Partition, Source
+from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream
-from service.transaction import Transaction
+from service.trouble import Trouble
 
 log = structlog.get_logger()
 
 POLL_RECORDS = 500
-
-
-@dataclass(slots=True)
-class _Unwritten:
-    """What has happened since the last transaction."""
-
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
-    incidents: list[Incident] = field(default_factory=list)
-    actions: list[Action] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
-    samples: dict[str, list[StoredSample]] = field(default_factory=dict)
-    labels: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    writes: list[Callable[[Transaction], object]] = field(default_factory=list)
-    touched: set[str] = field(default_factory=set)
-    n_records: int = 0
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether people or a job wait for it."""
-        return bool(self.incidents or self.jobs or self.writes)
 
 
 class Pipeline:
@@ -90,8 +64,9 @@ class Pipeline:
     metrics
         Counts what happens.
     clock
-        Seconds; only for when to write a checkpoint and for timestamps in metrics, never for
-        results.
+        Unix seconds; only for timestamps in metrics.
+    monotonic
+        Seconds by a clock that is never set; only for when to write, never for results.
     scorer_of
         Loads a version's scorer.
     """
@@ -105,6 +80,7 @@ class Pipeline:
         metrics: Metrics,
         clock: Callable[[], float],
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         scorer_of: Callable[[ModelVersion], Scorer] = load_scorer,
         jobs: Jobs | None = None,
     ) -> None:
@@ -122,41 +98,137 @@ class Pipeline:
         self.on_batch: Callable[[Stream, Batch], None] = lambda stream, batch: None
         self.on_written: Callable[[], None] = lambda: None
         self._clock = clock
+        self._monotonic = monotonic
         self._scorer_of = scorer_of
-        self._unwritten = _Unwritten()
+        self._scorers: dict[str, tuple[int, Scorer]] = {}
+        self._retired: list[Scorer] = []
+        self._job_days: dict[str, list[str]] = {s.name: [] for s in settings.streams}
+        self._kept: list[Record] = []
+        self._is_assigned = False
         self._idle = threading.Event()
-        self._last_write = clock()
-        self._epochs: dict[tuple[str, int], int] = {}
-        self.streams = {s.name: self._open(s) for s in settings.streams}
-        self.source.seek(store.offsets())
+        self._written_at = monotonic()
+        self._store_trouble = Trouble(monotonic)
+        self._settings_of = {s.name: s for s in settings.streams}
+        self.lanes: dict[int, Lane] = {}
+        self._references = {
+            s.name: self._reference(s) for s in settings.streams if s.reference.file is not None
+        }
+        for name, stream in self._settings_of.items():
+            if stream.model is not None:
+                self._champion_scorer(name)
+        self.source.start(self)
         self._adopt_champions()
 
-    def _open(self, settings: StreamSettings) -> Stream:
-        scorer: Scorer | None = None
-        champion = self.store.champion(settings.name)
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """The streams of this process by name; of one in several lanes the part seen most of."""
+        found: dict[str, Stream] = {}
+        for name in self._settings_of:
+            parts = self.parts(name)
+            if parts:
+                found[name] = max(parts, key=lambda part: part.monitor.n_seen)
+        return found
+
+    def parts(self, name: str) -> list[Stream]:
+        """A stream's parts in the lanes of this process."""
+        return [lane.streams[name] for lane in self.lanes.values() if name in lane.streams]
+
+    # -- lanes ---------------------------------------------------------------------------------
+
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int] | None:
+        """Become the owner of lanes, and take up their streams where the store has them."""
+        offsets: dict[Partition, int] = {}
+        for number in lanes:
+            try:
+                # First the claim: from then on no older owner can write.
+                epoch = self.store.claim(number)
+                states = self.store.states(number)
+                offsets |= self.store.offsets(number)
+                if self.jobs is not None:
+                    self.jobs.take_over(number)
+            except StoreError as error:
+                self._met(error)
+                return None
+            lane = Lane(number, epoch, self.settings, self.metrics, self._open)
+            for name, state in states.items():
+                if name in self._settings_of:
+                    lane.open(name).restore(checkpoint.loads(state))
+            if total == 1:
+                for name in self._settings_of:
+                    lane.open(name)
+            self.lanes[number] = lane
+            self._is_assigned = True
+            log.info("lane assigned", lane=number, epoch=epoch, streams=sorted(states))
+        self._store_trouble.over()
+        self.metrics.lanes_owned.set(len(self.lanes))
+        return offsets
+
+    def begun(
+        self, offsets: Mapping[Partition, int], gone: Mapping[Partition, int] | None = None
+    ) -> None:
+        """Keep where partitions begin, with the next transaction."""
+        for topic, number in gone or ():
+            self.metrics.offset_resets.labels(topic, str(number)).inc()
+        for at, offset in offsets.items():
+            if at[1] in self.lanes:
+                self.lanes[at[1]].unwritten.offsets[at] = offset
+
+    def revoked(self, lanes: Collection[int]) -> None:
+        """Write what these lanes have done, and let go of them.
+
+        If it cannot be written their next owner does it again, from the store's offsets.
+        """
+        mine = [self.lanes[n] for n in lanes if n in self.lanes]
+        try:
+            self._write(mine)
+        except StoreError as error:
+            log.warning("lanes left unwritten", lanes=sorted(lanes), reason=str(error))
+        self.lost(lanes)
+
+    def lost(self, lanes: Collection[int]) -> None:
+        """Forget these lanes; what they have not written, their owner does again."""
+        for number in lanes:
+            if self.lanes.pop(number, None) is not None:
+                log.info("lane given up", lane=number)
+        self._kept = [r for r in self._kept if r.partition in self.lanes]
+        self.metrics.lanes_owned.set(len(self.lanes))
+        if self.jobs is not None:
+            self.jobs.leave(lanes)
+
+    def _open(self, name: str, lane: Lane) -> Stream:
+        settings = self._settings_of[name]
+        version, scorer = None, None
         if settings.model is not None:
-            if champion is None:
-                raise NoChampionError(
-                    f"streams.{settings.name}.model: there is no trained version yet; train one "
-                    f"with: shiftwatch models train CONFIG --stream {settings.name} --input FILE"
-                )
-            scorer = self._scorer_of(self.registry.get(settings.name, champion.version))
-            self.metrics.champion_version.labels(settings.name).set(champion.version)
+            version, scorer = self._champion_scorer(name)
+            self._note_job_days(name)
         stream = Stream(
             settings,
-            self._decider(settings),
+            self._decider(settings, lane),
             scorer=scorer,
             images=self.settings.images,
             seed=self.settings.seed,
         )
-        state = self.store.state(settings.name)
-        if state is not None:
-            stream.restore(checkpoint.loads(state))
-        else:
-            stream.version = champion.version if champion is not None else None
-            if settings.reference.file is not None:
-                stream.preload(self._reference(settings))
+        stream.version = version
+        if name in self._references:
+            stream.preload(self._references[name])
         return stream
+
+    def _champion_scorer(self, name: str) -> tuple[int, Scorer]:
+        """The champion's version and its scorer, which all lanes share."""
+        champion = self.store.champion(name)
+        if champion is None:
+            raise NoChampionError(
+                f"streams.{name}.model: there is no trained version yet; train one "
+                f"with: shiftwatch models train CONFIG --stream {name} --input FILE"
+            )
+        known = self._scorers.get(name)
+        if known is None or known[0] != champion.version:
+            scorer = self._scorer_of(self.registry.get(name, champion.version))
+            self._scorers[name] = (champion.version, scorer)
+            self.metrics.champion_version.labels(name).set(champion.version)
+            if known is not None:
+                self._retired.append(known[1])
+        return self._scorers[name]
 
     def _reference(self, settings: StreamSettings) -> list[Decoded]:
         """The records of a stream's reference file."""
@@ -170,49 +242,32 @@ class Pipeline:
                         decoded.append((record, body))
         return decoded
 
-    def _close_by_hand(self) -> None:
-        """Resolve the incidents that an operator has asked to close."""
-        while not self.to_close.empty():
-            id_, reason = self.to_close.get()
-            for stream in self.streams.values():
-                if id_ in stream.open:
-                    self._unwritten.touched.add(stream.name)
-                    self._after(stream, Batch(stream.close(id_, f"closed: {reason}")))
-
-    def _adopt_champions(self) -> None:
-        """Serve with champions that an operator has made, here or on the command line."""
-        for stream in self.streams.values():
-            champion = self.store.champion(stream.name) if stream.settings.model else None
-            if champion is None or champion.version == stream.version:
-                continue
-            version = self.registry.get(stream.name, champion.version)
-            stream.champion_changed(champion.version, self._scorer_of(version))
-            self.metrics.champion_version.labels(stream.name).set(champion.version)
-            self._unwritten.touched.add(stream.name)
-            self._after(stream, Batch(stream.repaired(champion.reason)))
-
-    def _decider(self, settings: StreamSettings) -> Callable[[Verdict], Decision]:
+    def _decider(self, settings: StreamSettings, lane: Lane) -> Callable[[Verdict], Decision]:
         wanted = {
             factor: ActionKind(str(getattr(settings.on_confirmed, factor))) for factor in Factor
         }
 
         def choose(verdict: Verdict) -> Decision:
-            stream = self.streams[settings.name]
+            stream = lane.streams[settings.name]
             budget = settings.model.max_per_day if settings.model else 0
             means = Means(
                 has_model=settings.model is not None,
                 has_scores=bool(stream.score_classes),
-                jobs_left=budget - self._jobs_of_day(stream),
+                jobs_left=budget - self._jobs_of_day(stream, lane),
             )
             return decide(verdict, wanted, means)
 
         return choose
 
-    def _jobs_of_day(self, stream: Stream) -> int:
+    def _jobs_of_day(self, stream: Stream, lane: Lane) -> int:
         """Trainings already asked for on the stream's own newest day."""
         day = stream.monitor.newest_time[:10]
-        unwritten = [j for j in self._unwritten.jobs if j.stream == stream.name]
-        return sum(j.spec.get("day") == day for j in [*self.store.jobs(stream.name), *unwritten])
+        unwritten = [j.spec["day"] for j in lane.unwritten.jobs if j.stream == stream.name]
+        # Not the store's word of this moment: a verdict must not wait for it.
+        return [*self._job_days[stream.name], *unwritten].count(day)
+
+    def _note_job_days(self, name: str) -> None:
+        self._job_days[name] = [str(j.spec.get("day", "")) for j in self.store.jobs(name)]
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -224,188 +279,194 @@ class Pipeline:
 
     def step(self, *, timeout_s: float = 0.2) -> bool:
         """Poll, update, and write if it is time; False when the source has nothing left."""
-        paused = self.pause_while_training and self.jobs_pending
-        records = [] if paused else self.source.poll(POLL_RECORDS, timeout_s)
-        if records:
-            self._take(records)
+        waits = self._store_trouble.lasts or (self.pause_while_training and self.jobs_pending)
+        room = 0 if waits or self._kept else POLL_RECORDS
+        self._kept.extend(self.source.poll(room, timeout_s))
+        records = bool(self._kept)
+        try:
+            self._adopt_if_assigned()
+            if not self._store_trouble.lasts:
+                self._take()
+        except StoreError as error:
+            self._met(error)
         self._close_by_hand()
         finished = self.jobs.poll() if self.jobs else None
         if finished is not None:
             self._repair(finished)
-        if self._write_due():
-            self.write()
+        self._write_if_due()
         if self.jobs is not None:
-            self.jobs.start_next()
+            self.jobs.start_next(self.lanes.keys())
         busy = self.jobs is not None and self.jobs.is_busy
-        if busy and not records:
+        if (busy or self._store_trouble.lasts) and not records:
             self._idle.wait(timeout_s)
-        return bool(records) or busy or not self.source.exhausted
+        return bool(records or busy or self._store_trouble.lasts) or not self.source.exhausted
 
     @property
     def jobs_pending(self) -> bool:
         """Whether a training is asked for, runs, or is about to."""
-        return bool(self._unwritten.jobs) or (self.jobs is not None and self.jobs.is_busy)
+        asked = any(lane.unwritten.jobs for lane in self.lanes.values())
+        return asked or (self.jobs is not None and self.jobs.is_busy)
 
-    def _take(self, records: Sequence[Record]) -> None:
-        """Decode and hand every stream its records, in order."""
-        unwritten = self._unwritten
-        by_stream: dict[str, list[Decoded]] = {}
-        for record in records:
-            at = (record.topic, record.partition)
-            if at not in self._epochs:
-                # With its first record the partition is this process's: an older owner that
-                # comes back finds its epoch over and writes nothing.
-                self._epochs[at] = self.store.claim(*at)
-            unwritten.offsets[at] = record.offset + 1
-            self.metrics.records_consumed.labels(record.topic).inc()
-            try:
-                body = decode(record, max_image_bytes=self.settings.images.max_bytes)
-            except DecodeError as error:
-                self._refuse(record, error)
-                continue
-            if body.stream in self.streams:
-                by_stream.setdefault(body.stream, []).append((record, body))
-            else:
-                what = f"stream: {body.stream!r} is not configured"
-                self._refuse(record, DecodeError("unknown_stream", what, record))
-        unwritten.n_records += len(records)
-        self.n_records += len(records)
-        for name, decoded in by_stream.items():
-            stream = self.streams[name]
-            unwritten.touched.add(name)
-            batch = stream.take(decoded)
-            for record, refusal in batch.refused:
-                self._refuse(record, refusal, name)
-            if stream.keeps_samples:
-                unwritten.samples.setdefault(name, []).extend(batch.samples)
-                unwritten.labels.setdefault(name, []).extend(
-                    (index, label) for index, label, _ in batch.outcomes.joined
-                )
-            self._after(stream, batch)
+    def _take(self) -> None:
+        """Hand every lane its records, in order; what cannot be taken now is kept."""
+        by_lane: dict[int, list[Record]] = {}
+        for record in self._kept:
+            by_lane.setdefault(record.partition, []).append(record)
+        for number, records in by_lane.items():
+            lane = self.lanes[number]
+            refused = len(lane.unwritten.dead_letters)
+            batches = lane.take(records)
+            self._kept = [r for r in self._kept if r.partition != number]
+            self.n_records += len(records)
+            self.n_refused += len(lane.unwritten.dead_letters) - refused
+            for topic, n in Counter(r.topic for r in records).items():
+                self.metrics.records_consumed.labels(topic).inc(n)
+            for stream, batch in batches:
+                self._show(stream, batch)
 
-    def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
-        self.n_refused += 1
-        self.metrics.dead_letters.labels(error.reason).inc()
-        self._unwritten.dead_letters.append(
-            DeadLetter(
-                record.topic,
-                record.partition,
-                record.offset,
-                stream,
-                error.reason,
-                str(error),
-                record.value,
-            )
-        )
+    def _show(self, stream: Stream, batch: Batch) -> None:
+        show(self.metrics, stream, batch, self._clock())
+        self.on_batch(stream, batch)
 
-    def _note(self, stream: Stream, outcomes: Outcomes) -> None:
-        """Put incidents, their messages and their jobs down for the next transaction."""
-        unwritten = self._unwritten
-        for incident in outcomes.incidents:
-            unwritten.incidents.append(incident)
-            unwritten.actions.extend(self._messages(incident))
-            if incident.state is not IncidentState.SUSPECTED or not incident.evidence:
-                log.info(
-                    f"incident {incident.state}",
-                    stream=incident.stream,
-                    incident=incident.id,
-                    kind=str(incident.kind),
-                    factors=list(incident.factors),
-                    detail=incident.detail,
-                )
-        for incident, decision in outcomes.decisions:
-            if decision.action is ActionKind.FINE_TUNE:
-                unwritten.jobs.append(
-                    Job(
-                        id=f"{incident.id}-fine-tune",
-                        stream=stream.name,
-                        incident_id=incident.id,
-                        kind="fine_tune",
-                        spec={
-                            "change_point": incident.change_point,
-                            "factors": list(incident.factors),
-                            "day": stream.monitor.newest_time[:10],
-                        },
-                    )
-                )
+    def _after(self, lane: Lane, stream: Stream, outcomes: Outcomes) -> None:
+        """Put down and show what was done to a stream besides its records."""
+        lane.unwritten.touched.add(stream.name)
+        lane.note(stream, outcomes)
+        self._show(stream, Batch(outcomes))
 
-    def _messages(self, incident: Incident) -> list[Action]:
-        """The webhook messages of an incident's new state, one for each endpoint."""
-        if incident.state is IncidentState.SUSPECTED and incident.evidence:
-            return []  # a look that decided nothing
-        event = f"incident.{incident.state}"
-        document = incident.to_json()
-        # An incident can come to a state twice; what a replay writes again has the same digest.
-        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
-        return [
-            Action(
-                id=f"{incident.id}:{incident.state}:{digest}:{n}",
-                stream=incident.stream,
-                incident_id=incident.id,
-                kind=f"webhook:{n}",
-                payload={"event": event, "data": document},
-            )
-            for n, hook in enumerate(self.settings.webhooks)
-            if not hook.events or event in hook.events
-        ]
+    def _close_by_hand(self) -> None:
+        """Resolve the incidents that an operator has asked to close."""
+        while not self.to_close.empty():
+            id_, reason = self.to_close.get()
+            for lane, stream in self._all_parts():
+                if id_ in stream.open:
+                    self._after(lane, stream, stream.close(id_, f"closed: {reason}"))
+
+    def _all_parts(self) -> list[tuple[Lane, Stream]]:
+        return [(lane, s) for lane in self.lanes.values() for s in lane.streams.values()]
 
     # -- checkpoint ----------------------------------------------------------------------------
 
+    def _write_if_due(self) -> None:
+        if self._store_trouble.lasts:
+            if not self._store_trouble.may_try:
+                return
+        elif not self._write_due():
+            return
+        try:
+            self.write()
+        except StoreError as error:
+            # What is not written stays in memory, and nothing more is taken until it is.
+            self._met(error)
+
+    def _met(self, error: StoreError) -> None:
+        self.metrics.store_errors.inc()
+        self._store_trouble.met(error)
+
     def _write_due(self) -> bool:
-        unwritten = self._unwritten
-        if unwritten.is_urgent:
+        pending = [lane.unwritten for lane in self.lanes.values() if lane.unwritten]
+        if any(u.is_urgent for u in pending):
             return True
         limits = self.settings.checkpoint
-        waited = self._clock() - self._last_write >= limits.every_s
-        return unwritten.n_records >= limits.every_records or (unwritten.n_records > 0 and waited)
+        waited = self._monotonic() - self._written_at >= limits.every_s
+        return bool(pending) and (
+            waited or sum(u.n_records for u in pending) >= limits.every_records
+        )
 
     def write(self) -> None:
-        """Write everything since the last time in one transaction, then commit the offsets."""
-        unwritten = self._unwritten
-        if not unwritten.n_records and not unwritten.is_urgent:
-            return
-        started = self._clock()
-        unwritten.dead_letters.sort(key=lambda d: (d.topic, d.partition, d.offset))
-        # Before the transaction: a line that is written twice says so by its coordinates, a line
-        # that is lost would be silent.
-        append_dead_letters(self.settings.dead_letters.path, unwritten.dead_letters)
-        with self.store.transaction(self._epochs) as tx:
-            tx.put_offsets(unwritten.offsets)
-            for name in sorted(unwritten.touched):
-                tx.put_state(name, checkpoint.dumps(self.streams[name].snapshot()))
-            for incident in unwritten.incidents:
-                tx.put_incident(incident)
-            for action in unwritten.actions:
-                tx.add_action(action)
-            for job in unwritten.jobs:
-                tx.add_job(job)
-            for name, samples in unwritten.samples.items():
-                model = self.streams[name].settings.model
-                assert model is not None
-                tx.put_samples(name, samples, keep=model.max_samples)
-            for name, labels in unwritten.labels.items():
-                tx.label_samples(name, labels)
-            tx.put_dead_letters(unwritten.dead_letters)
-            for write in unwritten.writes:
-                write(tx)
-        self._unwritten = _Unwritten()
-        self._last_write = self._clock()
-        self.source.commit(unwritten.offsets)
-        self.metrics.checkpoint_duration.observe(self._last_write - started)
-        self.metrics.checkpoint_last_success.set(self._last_write)
-        if self.jobs is not None and (unwritten.jobs or any(unwritten.labels.values())):
-            self.jobs.notify()
-        self.on_written()
+        """Write everything since the last time in one transaction, then commit the offsets.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written now; nothing is lost, and it can be tried again.
+        """
+        self._write(list(self.lanes.values()))
+        self._store_trouble.over()
         self._adopt_champions()
+
+    def _write(self, lanes: Sequence[Lane]) -> None:
+        lanes = [lane for lane in lanes if lane.unwritten]
+        while lanes:
+            try:
+                self._write_lanes(lanes)
+            except FencedError as error:
+                # Another process has the lane. What this one made of it is not to be written.
+                log.warning("lane lost to another process", lane=error.lane, reason=str(error))
+                self.metrics.lanes_fenced.inc()
+                lanes = [lane for lane in lanes if lane.number != error.lane]
+                self.lost([error.lane])
+                self.source.release(error.lane)
+            else:
+                return
+
+    def _write_lanes(self, lanes: Sequence[Lane]) -> None:
+        started = self._monotonic()
+        for lane in lanes:
+            lane.file_dead_letters(self.settings.dead_letters.path)
+        with self.store.transaction({lane.number: lane.epoch for lane in lanes}) as tx:
+            for lane in lanes:
+                lane.write(tx)
+        offsets: dict[Partition, int] = {}
+        asked = False
+        for lane in lanes:
+            offsets |= lane.unwritten.offsets
+            asked = asked or bool(lane.unwritten.jobs) or any(lane.unwritten.labels.values())
+            lane.unwritten = Unwritten()
+        self._written_at = self._monotonic()
+        self.source.commit(offsets)
+        self.metrics.checkpoint_duration.observe(self._written_at - started)
+        self.metrics.checkpoint_last_success.set(self._clock())
+        for (topic, number), lag in self.source.lags().items():
+            self.metrics.consumer_lag_records.labels(topic, str(number)).set(lag)
+        if self.jobs is not None and asked:
+            self.jobs.notify()
+            for name in {stream.name for lane in lanes for stream in lane.streams.values()}:
+                self._note_job_days(name)
+        self.on_written()
 
     # -- repair --------------------------------------------------------------------------------
 
+    def _adopt_if_assigned(self) -> None:
+        """Before its first record a lane is brought to the champion that holds now."""
+        if self._is_assigned:
+            self._is_assigned = False
+            self._adopt_champions()
+
+    def _adopt_champions(self) -> None:
+        """Serve with champions that an operator or another process has made."""
+        for lane, stream in self._all_parts():
+            champion = self.store.champion(stream.name) if stream.settings.model else None
+            if champion is None or champion.version == stream.version:
+                continue
+            stream.champion_changed(*self._champion_scorer(stream.name))
+            self._after(lane, stream, stream.repaired(champion.reason))
+        self._close_retired()
+
+    def _use(self, stream: Stream, version: ModelVersion) -> None:
+        """Serve a part of a stream with a version that is not the champion yet."""
+        former = self._scorers.get(stream.name)
+        if former is not None:
+            self._retired.append(former[1])
+        scorer = self._scorer_of(version)
+        self._scorers[stream.name] = (version.version, scorer)
+        stream.champion_changed(version.version, scorer)
+        self.metrics.champion_version.labels(stream.name).set(version.version)
+
+    def _close_retired(self) -> None:
+        used = {id(stream.scorer) for _, stream in self._all_parts()}
+        for scorer in [s for s in self._retired if id(s) not in used]:
+            self._retired.remove(scorer)
+            scorer.close()
+
     def _repair(self, finished: Finished) -> None:
         """Promote the candidate that a job made, or say why it is not promoted."""
-        stream = self.streams[finished.job.stream]
+        lane = self.lanes.get(int(finished.job.spec.get("lane", 0)))
+        if lane is None:
+            return  # its owner trains again
+        stream = lane.open(finished.job.stream)
         index = stream.monitor.n_seen
-        unwritten = self._unwritten
-        unwritten.touched.add(stream.name)
+        writes = lane.unwritten.writes
         job, result = finished.job, finished.result
         if finished.state is not JobState.SUCCEEDED:
             outcomes = stream.monitor.repair_failed(f"training failed: {result.get('error', '')}")
@@ -419,12 +480,9 @@ class Pipeline:
             version = self.jobs.publish(finished) if self.jobs else None
             assert version is not None
             reason = f"version {version.version} promoted: {result['gate']['reason']}"
-            stream.champion_changed(version.version, self._scorer_of(version))
+            self._use(stream, version)
             outcomes = stream.repaired(reason)
-            unwritten.writes.append(
-                lambda tx: tx.set_champion(stream.name, version.version, reason, index)
-            )
-            self.metrics.champion_version.labels(stream.name).set(version.version)
+            writes.append(lambda tx: tx.set_champion(stream.name, version.version, reason, index))
         elif finished.champion_holds:
             outcomes = stream.repaired(
                 f"champion kept, it is as good as before: {result['gate']['reason']}"
@@ -434,16 +492,10 @@ class Pipeline:
                 f"candidate rejected: {result['gate']['reason']}"
             )
         state, shown = finished.state, dict(result)
-        unwritten.writes.append(lambda tx: tx.finish_job(job.id, state, shown))
+        writes.append(lambda tx: tx.finish_job(job.id, state, shown))
         self.metrics.retrain_runs.labels(stream.name, finished.outcome).inc()
         self.metrics.retrain_duration.observe(float(result.get("elapsed_s", 0.0)))
-        self._after(stream, Batch(outcomes))
-
-    def _after(self, stream: Stream, batch: Batch) -> None:
-        """Put down and show what a batch or a repair did to a stream."""
-        self._note(stream, batch.outcomes)
-        show(self.metrics, stream, batch, self._clock())
-        self.on_batch(stream, batch)
+        self._after(lane, stream, outcomes)
 
     @staticmethod
     def _needs_approval(stream: Stream) -> bool:
@@ -452,9 +504,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Stop scorers and trainings; what they were doing goes on after the next start."""
-        for stream in self.streams.values():
-            if stream.scorer is not None:
-                stream.scorer.close()
+        for scorer in [*self._retired, *(scorer for _, scorer in self._scorers.values())]:
+            scorer.close()
         if self.jobs is not None:
             self.jobs.close()
         self.source.close()
@@ -462,31 +513,3 @@ class Pipeline:
 
 class NoChampionError(RuntimeError):
     """A stream is to be scored, but no model was ever trained for it."""
-
-
-def append_dead_letters(path: Path, letters: Sequence[DeadLetter]) -> None:
-    """Append records that were refused to the dead-letter file, one JSON object a line."""
-    if not letters:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for letter in letters:
-            file.write(json.dumps(_dead_letter(letter), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _dead_letter(letter: DeadLetter) -> Mapping[str, Any]:
-    document: dict[str, Any] = {
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "stream": letter.stream or None,
-        "reason": letter.reason,
-        "message": letter.message,
-    }
-    try:
-        document["value"] = letter.value.decode("utf-8")
-    except UnicodeDecodeError:
-        document["value_base64"] = base64.b64encode(letter.value).decode("ascii")
-    return document

@@ -11,7 +11,7 @@ import gzip
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -35,11 +35,71 @@ class SourceError(RuntimeError):
     """The source cannot go on; says which one, where and why."""
 
 
+class Owner(Protocol):
+    """Who works on the lanes of a source.
+
+    A lane is one partition number of all topics, such as `features[3]` and `labels[3]`. It is the
+    unit that moves between processes: the records of a lane have one order, and their streams one
+    state in the store.
+    """
+
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int] | None:
+        """Take lanes over.
+
+        Parameters
+        ----------
+        lanes
+            Their numbers.
+        total
+            How many lanes the source has.
+
+        Returns
+        -------
+        dict or None
+            The offsets from which their partitions go on, as far as the store has them; None if
+            it cannot be asked now, and the source has to try again.
+        """
+        ...
+
+    def begun(
+        self, offsets: Mapping[Partition, int], gone: Mapping[Partition, int] | None = None
+    ) -> None:
+        """Keep where partitions begin that the store had no usable offset of.
+
+        Parameters
+        ----------
+        offsets
+            Where they begin.
+        gone
+            The offsets that the store had and that are not there any more.
+        """
+        ...
+
+    def revoked(self, lanes: Collection[int]) -> None:
+        """Write what these lanes have done, and let go of them."""
+        ...
+
+    def lost(self, lanes: Collection[int]) -> None:
+        """Forget these lanes; others have them already."""
+        ...
+
+
 class Source(Protocol):
-    """A place that records come from, in order."""
+    """A place that records come from, in order within each lane."""
+
+    def start(self, owner: Owner) -> None:
+        """Say which lanes there are, now and whenever that changes; called once, before `poll`."""
+        ...
+
+    def release(self, lane: int) -> None:
+        """Deliver nothing more of a lane that its owner has lost, until it is assigned again."""
+        ...
 
     def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
-        """Return the next records; waits up to `timeout_s` seconds for the first one."""
+        """Return the next records; waits up to `timeout_s` seconds for the first one.
+
+        With `max_records` 0 it only keeps up with the other side.
+        """
         ...
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
@@ -59,9 +119,33 @@ class Source(Protocol):
         """Records that are there and not yet polled, estimated where counting means reading."""
         ...
 
+    def lags(self) -> Mapping[Partition, int]:
+        """The same by partition, where they are known."""
+        ...
+
     def close(self) -> None:
         """Release what the source holds; a closed source is not used again."""
         ...
+
+
+class OneLane:
+    """What sources with a single lane have in common; they belong to one process."""
+
+    def start(self, owner: Owner) -> None:
+        """Assign the lane."""
+        self.seek(owner.assigned([0], 1) or {})
+
+    def release(self, lane: int) -> None:
+        """Stop: there is no other lane to go on with."""
+        raise SourceError(f"lane {lane}: another process reads the source into the same store")
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        """Go to these offsets."""
+        raise NotImplementedError
+
+    def lags(self) -> Mapping[Partition, int]:
+        """Nothing by partition."""
+        return {}
 
 
 class Aborted(RuntimeError):  # noqa: N818  (named after what happened, as the fault is)
@@ -82,7 +166,7 @@ class Pause:
     fired: bool = False
 
 
-class ListSource:
+class ListSource(OneLane):
     """A list as the broker; faults are items of the list.
 
     Parameters
@@ -97,6 +181,15 @@ class ListSource:
         self._at = 0
         self._next: dict[Partition, int] = {}
         self.committed: dict[Partition, int] = {}
+        self._lanes = {i.partition for i in self._items if isinstance(i, Record)} or {0}
+
+    def start(self, owner: Owner) -> None:
+        """Assign all lanes; there is no other process."""
+        self.seek(owner.assigned(sorted(self._lanes), len(self._lanes)) or {})
+
+    def release(self, lane: int) -> None:
+        """Leave the records of the lane out."""
+        self._lanes.discard(lane)
 
     def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:  # noqa: ARG002
         """Return the records up to the next fault."""
@@ -106,7 +199,7 @@ class ListSource:
             if isinstance(item, Record):
                 self._at += 1
                 partition = (item.topic, item.partition)
-                if item.offset >= self._next.get(partition, 0):
+                if item.offset >= self._next.get(partition, 0) and item.partition in self._lanes:
                     found.append(item)
                     self._next[partition] = item.offset + 1
             elif item.fired:
@@ -145,7 +238,7 @@ class ListSource:
         """Nothing is held."""
 
 
-class FileSource:
+class FileSource(OneLane):
     """One file of records: JSON lines, also gzipped, or Parquet.
 
     The topic is the file's name, the partition 0, and the offset the number of the line or row,
@@ -252,7 +345,7 @@ class FileSource:
         return _Lines(self.path, self._start, self._max_bytes, follow=self.follow)
 
 
-class DirectorySource:
+class DirectorySource(OneLane):
     """The files of a directory, one after the other in the order of their names.
 
     Parameters

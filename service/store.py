@@ -50,12 +50,9 @@ class FencedError(StoreError):
     The one that gets it stops working on the partition: it is no longer its own.
     """
 
-    def __init__(self, topic: str, partition: int, held: int, newest: int) -> None:
-        super().__init__(
-            f"{topic}[{partition}]: epoch {held} is over, the owner has epoch {newest}"
-        )
-        self.topic = topic
-        self.partition = partition
+    def __init__(self, lane: int, held: int, newest: int) -> None:
+        super().__init__(f"lane {lane}: epoch {held} is over, the owner has epoch {newest}")
+        self.lane = lane
 
 
 class Store:
@@ -86,7 +83,7 @@ class Store:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def claim(self, topic: str, partition: int) -> int:
+    def claim(self, lane: int) -> int:
         """Become the owner of a partition, and shut out whoever owned it.
 
         Returns
@@ -94,21 +91,19 @@ class Store:
         int
             The epoch to give to `transaction`.
         """
-        table = tables.partitions
+        table = tables.lanes
         insert = (
             postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        )(table).values(topic=topic, partition=partition, epoch=1)
+        )(table).values(lane=lane, epoch=1)
         statement = insert.on_conflict_do_update(
-            index_elements=[table.c.topic, table.c.partition], set_={"epoch": table.c.epoch + 1}
+            index_elements=[table.c.lane], set_={"epoch": table.c.epoch + 1}
         ).returning(table.c.epoch)
         with tables.wrapped(self._engine.url), self._writer.begin() as connection:
             epoch: int = connection.execute(statement).scalar_one()
             return epoch
 
     @contextmanager
-    def transaction(
-        self, epochs: Mapping[TopicPartition, int] | None = None
-    ) -> Iterator[Transaction]:
+    def transaction(self, epochs: Mapping[int, int] | None = None) -> Iterator[Transaction]:
         """Write everything of the block, or nothing.
 
         Parameters
@@ -124,22 +119,20 @@ class Store:
             If the database is locked, full or not there.
         """
         with tables.wrapped(self._engine.url), self._writer.begin() as connection:
-            for (topic, partition), held in sorted((epochs or {}).items()):
-                self._check_epoch(connection, topic, partition, held)
+            for lane, held in sorted((epochs or {}).items()):
+                self._check_epoch(connection, lane, held)
             yield Transaction(connection, self._clock(), frozenset(epochs or ()))
 
     @staticmethod
-    def _check_epoch(connection: sa.Connection, topic: str, partition: int, held: int) -> None:
-        table = tables.partitions
+    def _check_epoch(connection: sa.Connection, lane: int, held: int) -> None:
+        table = tables.lanes
         # The lock on the row lasts until the commit, so that no claim comes in between; SQLite
         # has locked the whole database by now and leaves the clause out.
         newest = connection.execute(
-            sa.select(table.c.epoch)
-            .where(table.c.topic == topic, table.c.partition == partition)
-            .with_for_update()
+            sa.select(table.c.epoch).where(table.c.lane == lane).with_for_update()
         ).scalar()
         if newest != held:
-            raise FencedError(topic, partition, held, newest or 0)
+            raise FencedError(lane, held, newest or 0)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -148,21 +141,33 @@ class Store:
         with tables.wrapped(self._engine.url), self._engine.begin() as connection:
             yield connection
 
-    def offsets(self) -> dict[TopicPartition, int]:
+    def states(self, lane: int) -> dict[str, bytes]:
+        table = tables.states
+        with self._read() as connection:
+            rows = connection.execute(
+                sa.select(table.c.stream, table.c.state).where(table.c.lane == lane)
+            )
+            return {r.stream: bytes(r.state) for r in rows}
+
+    def offsets(self, lane: int | None = None) -> dict[TopicPartition, int]:
         """Return the next offset to read, by topic and partition."""
         table = tables.offsets
         with self._read() as connection:
             rows = connection.execute(
                 sa.select(table.c.topic, table.c.partition, table.c.next_offset)
             )
-            return {(row.topic, row.partition): row.next_offset for row in rows}
+            return {
+                (row.topic, row.partition): row.next_offset
+                for row in rows
+                if lane in (None, row.partition)
+            }
 
-    def state(self, stream: str) -> bytes | None:
+    def state(self, stream: str, lane: int = 0) -> bytes | None:
         """Return a stream's state, or None if it has none."""
         table = tables.states
         with self._read() as connection:
             found = connection.execute(
-                sa.select(table.c.state).where(table.c.stream == stream)
+                sa.select(table.c.state).where(table.c.stream == stream, table.c.lane == lane)
             ).scalar()
             return None if found is None else bytes(found)
 
@@ -343,6 +348,7 @@ class Store:
         to_index: int | None = None,
         *,
         labelled_only: bool = False,
+        lane: int = 0,
     ) -> list[StoredSample]:
         """Return stored samples by index.
 
@@ -358,7 +364,7 @@ class Store:
         table = tables.samples
         query = (
             sa.select(table)
-            .where(table.c.stream == stream, table.c.idx >= from_index)
+            .where(table.c.stream == stream, table.c.lane == lane, table.c.idx >= from_index)
             .order_by(table.c.idx)
         )
         if to_index is not None:

@@ -302,9 +302,7 @@ class Stream:
         self.monitor.preload(arrivals)
 
     def champion_changed(self, version: int, scorer: Scorer) -> None:
-        """Serve with another champion from the next observation on."""
-        if self.scorer is not None:
-            self.scorer.close()
+        """Serve with another champion from the next observation on; the former is not closed."""
         self.scorer = scorer
         self.version = version
         self.monitor.score_classes = scorer.classes

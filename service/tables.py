@@ -27,6 +27,7 @@ states = Table(
     "states",
     metadata,
     Column("stream", String, primary_key=True),
+    Column("lane", Integer, primary_key=True),
     Column("state", LargeBinary, nullable=False),
 )
 
@@ -38,11 +39,10 @@ offsets = Table(
     Column("next_offset", BigInteger, nullable=False),
 )
 
-partitions = Table(
-    "partitions",
+lanes = Table(
+    "lanes",
     metadata,
-    Column("topic", String, primary_key=True),
-    Column("partition", Integer, primary_key=True),
+    Column("lane", Integer, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
 )
 
@@ -124,6 +124,7 @@ samples = Table(
     metadata,
     # The key is the only index: a row is written for every observation.
     Column("stream", String, primary_key=True),
+    Column("lane", Integer, primary_key=True),
     Column("idx", BigInteger, primary_key=True),
     Column("id", String, nullable=False),
     Column("time", String, nullable=False),

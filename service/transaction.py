@@ -46,9 +46,7 @@ class Transaction:
         The partitions this transaction is fenced by; empty for one that writes no offsets.
     """
 
-    def __init__(
-        self, connection: sa.Connection, now: float, epochs: Collection[TopicPartition] = ()
-    ) -> None:
+    def __init__(self, connection: sa.Connection, now: float, epochs: Collection[int] = ()) -> None:
         self._connection = connection
         self._now = now
         self._epochs = epochs
@@ -68,7 +66,7 @@ class Transaction:
         ValueError
             If the transaction is fenced by some partitions, but not by one of these.
         """
-        foreign = [at for at in offsets if self._epochs and at not in self._epochs]
+        foreign = [at for at in offsets if self._epochs and at[1] not in self._epochs]
         if foreign:
             topic, partition = foreign[0]
             raise ValueError(f"{topic}[{partition}]: the transaction is not fenced by its epoch")
@@ -81,9 +79,11 @@ class Transaction:
             update=("next_offset",),
         )
 
-    def put_state(self, stream: str, state: bytes) -> None:
+    def put_state(self, stream: str, state: bytes, lane: int = 0) -> None:
         """Store a stream's state, in place of the former one."""
-        self._upsert(tables.states, [{"stream": stream, "state": state}], update=("state",))
+        self._upsert(
+            tables.states, [{"stream": stream, "lane": lane, "state": state}], update=("state",)
+        )
 
     # -- incidents and actions -----------------------------------------------------------------
 
@@ -235,7 +235,9 @@ class Transaction:
 
     # -- samples and dead letters --------------------------------------------------------------
 
-    def put_samples(self, stream: str, samples: Sequence[StoredSample], *, keep: int) -> None:
+    def put_samples(
+        self, stream: str, samples: Sequence[StoredSample], *, keep: int, lane: int = 0
+    ) -> None:
         """Store observations for training, and prune the stream to its newest ones.
 
         Parameters
@@ -255,6 +257,7 @@ class Transaction:
             [
                 {
                     "stream": stream,
+                    "lane": lane,
                     "idx": s.index,
                     "id": s.id,
                     "time": s.time,
@@ -267,17 +270,19 @@ class Transaction:
         )
         oldest_kept = (
             sa.select(table.c.idx)
-            .where(table.c.stream == stream)
+            .where(table.c.stream == stream, table.c.lane == lane)
             .order_by(table.c.idx.desc())
             .offset(keep - 1)
             .limit(1)
             .scalar_subquery()
         )
         self._connection.execute(
-            table.delete().where(table.c.stream == stream, table.c.idx < oldest_kept)
+            table.delete().where(
+                table.c.stream == stream, table.c.lane == lane, table.c.idx < oldest_kept
+            )
         )
 
-    def label_samples(self, stream: str, labels: Iterable[tuple[int, str]]) -> None:
+    def label_samples(self, stream: str, labels: Iterable[tuple[int, str]], lane: int = 0) -> None:
         """Give stored samples their labels, as pairs of index and label.
 
         A sample that was pruned or never stored is passed over.
@@ -288,7 +293,9 @@ class Transaction:
             self._connection.execute(
                 table.update()
                 .where(
-                    table.c.stream == sa.bindparam("stream_"), table.c.idx == sa.bindparam("idx_")
+                    table.c.lane == lane,
+                    table.c.stream == sa.bindparam("stream_"),
+                    table.c.idx == sa.bindparam("idx_"),
                 )
                 .values(label=sa.bindparam("label_")),
                 rows,

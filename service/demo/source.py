@@ -10,6 +10,7 @@ from pathlib import Path
 
 from service.demo.digits import Regime, Shift, messages
 from service.records import Record
+from service.source import OneLane
 
 IMAGES = "digits"
 PIXELS = "digits-pixels"
@@ -65,7 +66,7 @@ class Story:
         return cls(document["seed"], changes, document["done"])
 
 
-class DemoSource:
+class DemoSource(OneLane):
     """Sends each stream's steps up to where the demo has allowed.
 
     Parameters

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,18 +38,22 @@ class Topics:
     features: str
     labels: str | None = None
 
-    def messages(self, n: int, start_ms: int = 1000, **stream: Any) -> list[Message]:
+    def messages(
+        self, n: int, start_ms: int = 1000, partition: int = 0, **stream: Any
+    ) -> list[Message]:
         """A stream whose P(X) moves, in the order of time: one message every 10 ms."""
         stream = {"shift": "covariate", "at": 700, "delay": 20, "seed": 8, **stream}
         found: list[Message] = []
         for k, record in enumerate(x_to_y_records(n, **stream)):
             is_label = b'"features"' not in record.value
             topic = self.labels if is_label and self.labels else self.features
-            found.append((topic, 0, record.value, start_ms + 10 * k))
+            found.append((topic, partition, record.value, start_ms + 10 * k))
         return found
 
 
-def document(servers: str, topics: Topics, folder: Path, **source: Any) -> dict[str, Any]:
+def document(
+    servers: str, topics: Topics, folder: Path, streams: Sequence[str] = ("s",), **source: Any
+) -> dict[str, Any]:
     """The settings of a run, whose files are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
@@ -68,12 +73,13 @@ def document(servers: str, topics: Topics, folder: Path, **source: Any) -> dict[
         },
         "streams": [
             {
-                "name": "s",
+                "name": name,
                 "problem": "x_to_y",
                 "reference": {"warm_up": 400},
                 "false_alarm_every": 50_000,
                 "confirm": {"looks": [100, 200, 300], "max_wait": 1000, "min_labels": 60},
             }
+            for name in streams
         ],
     }
 
@@ -121,6 +127,7 @@ class Child:
     """`shiftwatch run` in a process of its own."""
 
     def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         config = folder / "shiftwatch.yaml"
         config.write_text(yaml.safe_dump(dict(settings)))
         self._log = folder / "run.log"
@@ -143,6 +150,12 @@ class Child:
             assert self._process.poll() is None, f"ended by itself: {self.log[-2000:]}"
             assert time.monotonic() < until, f"not done in {DEADLINE_S} s: {self.log[-2000:]}"
             time.sleep(0.01)
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         self._process.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from kafka.admin import KafkaAdminClient
 
 from service.kafka import KafkaSource
 from service.records import Record
-from service.source import SourceError
+from service.source import Partition, SourceError
 from service.source_settings import SourceSettings
 from tests.kafka.broker import Broker, new_topic, produce, produce_values
 
@@ -23,12 +23,52 @@ DEADLINE_S = 60.0
 Open = Callable[..., KafkaSource]
 
 
+class Desk:
+    """An owner that keeps the offsets of a store and what it is told."""
+
+    def __init__(self, offsets: Mapping[Partition, int] | None = None) -> None:
+        self.offsets = dict(offsets or {})
+        self.lanes: set[int] = set()
+        self.gone: dict[Partition, int] = {}
+        self.is_away = False
+
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int] | None:
+        assert max(lanes) < total
+        if self.is_away:
+            return None
+        assert not self.lanes & set(lanes)
+        self.lanes |= set(lanes)
+        return {at: n for at, n in self.offsets.items() if at[1] in lanes}
+
+    def begun(
+        self, offsets: Mapping[Partition, int], gone: Mapping[Partition, int] | None = None
+    ) -> None:
+        self.offsets.update(offsets)
+        self.gone.update(gone or {})
+
+    def revoked(self, lanes: Collection[int]) -> None:
+        self.lanes -= set(lanes)
+
+    def lost(self, lanes: Collection[int]) -> None:
+        self.lanes -= set(lanes)
+
+    def take(self, records: Iterable[Record]) -> None:
+        """Handle records as a pipeline would: only those of own lanes, and each once."""
+        for record in records:
+            at = (record.topic, record.partition)
+            assert record.partition in self.lanes
+            assert record.offset >= self.offsets.get(at, 0)
+            self.offsets[at] = record.offset + 1
+
+
 @pytest.fixture
 def open_source(servers: str) -> Iterator[Open]:
     opened: list[KafkaSource] = []
     group = f"g-{uuid4().hex[:8]}"
 
-    def open_source(features: str, labels: str | None = None, **more: Any) -> KafkaSource:
+    def open_source(
+        features: str, labels: str | None = None, desk: Desk | None = None, **more: Any
+    ) -> KafkaSource:
         settings = {
             "kind": "kafka",
             "bootstrap_servers": servers,
@@ -39,6 +79,7 @@ def open_source(servers: str) -> Iterator[Open]:
             **more,
         }
         opened.append(KafkaSource(SourceSettings.model_validate(settings)))
+        opened[-1].start(desk or Desk())
         return opened[-1]
 
     yield open_source
@@ -79,7 +120,10 @@ def test_records_arrive_with_their_coordinates_and_values(servers: str, open_sou
     produce(servers, sent)
     source = open_source(topic)
     found = collect(source, 1200)
-    assert found == [Record(topic, n % 2, n // 2, None, b"%d" % n) for n in range(1200)]
+    for lane in (0, 1):
+        assert [r for r in found if r.partition == lane] == [
+            Record(topic, lane, n, None, b"%d" % (2 * n + lane)) for n in range(600)
+        ]
     assert source.lag() == 0
     assert not source.exhausted
     silence(source)
@@ -107,8 +151,7 @@ def test_the_stores_offsets_count_and_not_the_brokers(servers: str, open_source:
     source.close()
     group = source._settings.group_id
     assert committed(servers, group, topic) == 15
-    again = open_source(topic)
-    again.seek({(topic, 0): 4, ("elsewhere", 0): 3})
+    again = open_source(topic, desk=Desk({(topic, 0): 4, ("elsewhere", 0): 3}))
     assert [r.offset for r in collect(again, 16)] == list(range(4, 20))
     again.seek({(topic, 0): 18})
     assert [r.offset for r in collect(again, 2)] == [18, 19]
@@ -121,15 +164,17 @@ def test_two_topics_are_merged_by_record_time_however_they_were_produced(
     servers: str, open_source: Open
 ) -> None:
     features = new_topic(servers, "features", partitions=2)
-    labels = new_topic(servers, "labels")
-    late = [(labels, 0, b"l%d" % n, 10 * n + 25) for n in range(900)]
+    labels = new_topic(servers, "labels", partitions=2)
+    late = [(labels, n % 2, b"l%d" % n, 10 * n + 25) for n in range(900)]
     # More than a fetch brings (1 MiB of a partition), so the labels are there before their events.
     early = [(features, n % 2, (b"f%d" % n).ljust(4000), 10 * n) for n in range(900)]
     produce(servers, late)
     produce(servers, early)
     found = collect(open_source(features, labels), 1800)
-    order = sorted([*late, *early], key=lambda m: (m[3], m[0], m[1]))
-    assert [r.value for r in found] == [value for _, _, value, _ in order]
+    order = sorted([*late, *early], key=lambda m: (m[3], m[0]))
+    for lane in (0, 1):
+        expected = [value for _, partition, value, _ in order if partition == lane]
+        assert [r.value for r in found if r.partition == lane] == expected
 
 
 def test_a_live_record_within_the_wait_takes_its_place_and_a_later_one_does_not(
@@ -164,8 +209,8 @@ def test_an_offset_that_was_deleted_follows_the_policy(
     topic = new_topic(servers, "events")
     produce_values(servers, topic, values(10))
     delete_before(servers, topic, 6)
-    source = open_source(topic, auto_offset_reset=policy)
-    source.seek({(topic, 0): 3})
+    desk = Desk({(topic, 0): 3})
+    source = open_source(topic, desk=desk, auto_offset_reset=policy)
     until = time.monotonic() + DEADLINE_S
     found: list[Record] = []
     while source.lag() != 0:
@@ -174,6 +219,7 @@ def test_an_offset_that_was_deleted_follows_the_policy(
     produce_values(servers, topic, values(2, start=10))
     found += collect(source, 12 - first - len(found))
     assert [r.offset for r in found] == list(range(first, 12))
+    assert desk.gone == {(topic, 0): 3}
 
 
 def test_without_a_policy_a_deleted_offset_is_an_error_that_says_everything(
@@ -182,8 +228,7 @@ def test_without_a_policy_a_deleted_offset_is_an_error_that_says_everything(
     topic = new_topic(servers, "events")
     produce_values(servers, topic, values(10))
     delete_before(servers, topic, 6)
-    source = open_source(topic, auto_offset_reset="none")
-    source.seek({(topic, 0): 3})
+    source = open_source(topic, desk=Desk({(topic, 0): 3}), auto_offset_reset="none")
     with pytest.raises(SourceError, match=rf"{topic}\[0\]: offset 3 .* 6 to 10"):
         collect(source, 1)
     source.close()
@@ -204,27 +249,96 @@ def test_what_is_not_there_is_named(servers: str, open_source: Open) -> None:
         open_source("nowhere")
 
 
-def test_a_second_process_in_the_group_stops_and_the_first_one_goes_on(
+def test_topics_with_different_numbers_of_partitions_are_refused(
     servers: str, open_source: Open
 ) -> None:
-    topic = new_topic(servers, "events", partitions=2)
-    produce(servers, [(topic, n % 2, b"%d" % n, 1000 + n) for n in range(10)])
-    first = open_source(topic)
-    found = collect(first, 10)
-    second = open_source(topic)
+    features, labels = new_topic(servers, "features", 2), new_topic(servers, "labels", 3)
+    with pytest.raises(SourceError, match=f"'{features}' has 2 partitions and '{labels}' has 3"):
+        open_source(features, labels)
+
+
+def drive(members: Mapping[KafkaSource, Desk], is_done: Callable[[], bool]) -> None:
+    """Poll all sources by turns, each for its own owner."""
     until = time.monotonic() + DEADLINE_S
+    while not is_done():
+        assert time.monotonic() < until, [desk.lanes for desk in members.values()]
+        for source, desk in members.items():
+            desk.take(source.poll(500, 0.05))
+            source.commit(desk.offsets)
 
-    def poll_both() -> None:
-        while time.monotonic() < until:
-            assert second.poll(500, 0.1) == []
-            found.extend(first.poll(500, 0.1))
 
-    with pytest.raises(SourceError, match="another member"):
-        poll_both()
-    second.close()
-    produce(servers, [(topic, n % 2, b"%d" % n, 1000 + n) for n in range(10, 20)])
-    found += collect(first, 10)
-    assert [r.value for r in found] == values(20)
+def test_lanes_are_shared_out_over_processes_and_come_back(servers: str, open_source: Open) -> None:
+    features, labels = new_topic(servers, "features", 4), new_topic(servers, "labels", 4)
+    topics = (features, labels)
+
+    def send(first: int, n: int) -> None:
+        produce(
+            servers,
+            [(t, k % 4, b"%d" % k, 1000 + k) for k in range(first, first + n) for t in topics],
+        )
+
+    store: dict[Partition, int] = {}
+    one, two = Desk(), Desk()
+    one.offsets = two.offsets = store  # one store, in which each record may be taken once
+    send(0, 400)
+    first = open_source(features, labels, one)
+    members = {first: one}
+    drive(members, lambda: sum(store.values()) == 800)
+    assert one.lanes == {0, 1, 2, 3}
+    second = open_source(features, labels, two)
+    members[second] = two
+    drive(members, lambda: len(one.lanes) == 2 and len(two.lanes) == 2)
+    assert one.lanes | two.lanes == {0, 1, 2, 3}
+    send(400, 400)
+    drive(members, lambda: sum(store.values()) == 1600)
+    kept = set(two.lanes)
+    del members[first]
+    first.close()
+    drive(members, lambda: len(two.lanes) == 4)
+    assert kept < two.lanes
+    send(800, 400)
+    drive(members, lambda: sum(store.values()) == 2400)
+    assert store == {(t, lane): 300 for t in topics for lane in range(4)}
+
+
+def test_two_processes_of_one_name_are_refused(servers: str, open_source: Open) -> None:
+    topic = new_topic(servers, "events", 2)
+    first, second = (Desk(), Desk())
+    members = {open_source(topic, desk=first, group_instance_id="same"): first}
+    drive(members, lambda: len(first.lanes) == 2)
+    members[open_source(topic, desk=second, group_instance_id="same")] = second
+    drive(members, lambda: len(second.lanes) == 2)
+    produce_values(servers, topic, values(5))
+    with pytest.raises(SourceError, match=r"group 'g-.*': .*same"):
+        drive(members, lambda: False)
+
+
+def test_a_restart_under_the_same_name_moves_nothing(servers: str, open_source: Open) -> None:
+    topic = new_topic(servers, "events", 4)
+    one, two = Desk(), Desk()
+    first = open_source(topic, desk=one, group_instance_id="one")
+    second = open_source(topic, desk=two, group_instance_id="two")
+    members = {first: one, second: two}
+    drive(members, lambda: len(one.lanes) == 2 and len(two.lanes) == 2)
+    before = set(one.lanes)
+    first.close()
+    del members[first]
+    again = Desk()
+    members[open_source(topic, desk=again, group_instance_id="one")] = again
+    drive(members, lambda: len(again.lanes) == 2)
+    assert again.lanes == before
+    assert len(two.lanes) == 2
+
+
+def test_a_store_that_cannot_be_asked_is_asked_again(servers: str, open_source: Open) -> None:
+    topic = new_topic(servers, "events")
+    produce_values(servers, topic, values(5))
+    desk = Desk()
+    desk.is_away = True
+    source = open_source(topic, desk=desk)
+    silence(source, polls=30)
+    desk.is_away = False
+    assert [r.offset for r in collect(source, 5)] == list(range(5))
 
 
 def test_a_broker_that_goes_away_and_comes_back_is_survived(

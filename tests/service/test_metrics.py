@@ -10,8 +10,8 @@ from service.labels import Outcome
 from service.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec, Type, reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
-UNITS = ("_seconds", "_bytes", "_ratio", "_observations", "_info", "_value", "_version")
-UNITLESS = {"incident_open", "prior"}  # a state, and shares by class
+UNITS = ("_seconds", "_bytes", "_ratio", "_observations", "_info", "_value", "_version", "_records")
+UNITLESS = {"incident_open", "lanes_owned", "prior"}  # a state, a number, shares by class
 
 
 @pytest.fixture

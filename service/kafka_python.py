@@ -1,0 +1,240 @@
+"""The client kafka-python behind the contracts of `service.kafka_client`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
+from service.kafka_client import (
+    AwayError,
+    Bounds,
+    ClientError,
+    FencedMemberError,
+    Fetched,
+    GroupListener,
+    OffsetsGoneError,
+)
+from service.records import Record
+from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
+from service.source_settings import SourceSettings
+
+_RECONNECT_MS = 2000
+"""Longest pause between two attempts to reach a broker; 30 s, the client's own, would add as much
+to every outage."""
+_ASK_MS = 5000
+"""How long to wait for the answer to a question."""
+_ALL = 1_000_000_000
+"""Everything that the client has fetched is taken at once: what kafka-python 3.0.12 keeps of a
+batch while its partition is paused, it does not hand out again (`Fetcher.fetched_records`)."""
+_PASSING = (
+    kafka_errors.RetriableError,
+    kafka_errors.BrokerNotAvailableError,
+    kafka_errors.CommitFailedError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.UnknownBrokerIdError,
+    kafka_errors.UnknownMemberIdError,
+)
+"""Errors that pass: the broker is away, or the group is being formed again."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the client's errors into those of the contract."""
+    try:
+        yield
+    except kafka_errors.OffsetOutOfRangeError as error:
+        raise OffsetsGoneError({tuple(at): n for at, n in error.args[0].items()}) from error
+    except kafka_errors.FencedInstanceIdError as error:
+        raise FencedMemberError(str(error)) from error
+    except _PASSING as error:
+        raise AwayError(str(error) or type(error).__name__) from error
+    except (kafka_errors.KafkaError, OSError, ValueError) as error:
+        raise ClientError(str(error) or type(error).__name__) from error
+
+
+def connection_config(settings: SourceSettings) -> dict[str, Any]:
+    """How to reach the brokers, in the client's own names.
+
+    Raises
+    ------
+    SettingsError
+        If the password cannot be read.
+    """
+    return {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": "shiftwatch",
+        "reconnect_backoff_max_ms": _RECONNECT_MS,
+        "metrics_enabled": False,
+        "security_protocol": settings.security_protocol,
+        "ssl_cafile": None if settings.ssl_cafile is None else str(settings.ssl_cafile),
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": settings.read_sasl_password(),
+    }
+
+
+class KafkaPythonReader:
+    """A consumer without a group.
+
+    Raises
+    ------
+    AwayError, ClientError
+        If no broker can be reached.
+    """
+
+    def __init__(self, settings: SourceSettings) -> None:
+        config = connection_config(settings)
+        with _translated():
+            self._consumer = KafkaConsumer(
+                **config,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                # Within a session a broker leaves out partitions that did not change; whether one
+                # is at its end is then not heard.
+                enable_incremental_fetch_sessions=False,
+                fetch_min_bytes=settings.fetch_min_bytes,
+            )
+        self._positions: dict[Partition, int] = {}
+
+    def partitions(self, topic: str) -> Collection[int]:
+        """The numbers of a topic's partitions."""
+        with _translated():
+            return self._consumer.partitions_for_topic(topic) or ()
+
+    def bounds(self, partitions: Collection[Partition]) -> Mapping[Partition, Bounds]:
+        """Ask the broker what there is to read."""
+        asked = [TopicPartition(*at) for at in partitions]
+        with _translated():
+            first = self._consumer.beginning_offsets(asked, timeout_ms=_ASK_MS)
+            end = self._consumer.end_offsets(asked, timeout_ms=_ASK_MS)
+        return {tuple(at): Bounds(first[at], end[at]) for at in asked}
+
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        """Read exactly these partitions, each from its offset."""
+        with _translated():
+            self._consumer.assign([TopicPartition(*at) for at in offsets])
+            for at, offset in offsets.items():
+                self._consumer.seek(TopicPartition(*at), offset)
+            self._consumer.resume(*self._consumer.paused())
+
+    def poll(self, timeout_s: float) -> Mapping[Partition, Fetched]:
+        """Return what has been fetched."""
+        with _translated():
+            found = self._consumer.poll(int(timeout_s * 1000), max_records=_ALL)
+        return {
+            (at.topic, at.partition): [(to_record(r), r.timestamp) for r in records]
+            for at, records in found.items()
+        }
+
+    def hold(self, partitions: Collection[Partition]) -> None:
+        """Fetch nothing of these partitions."""
+        full = {TopicPartition(*at) for at in partitions}
+        paused = self._consumer.paused()
+        if full != paused:
+            self._consumer.resume(*(paused - full))
+            self._consumer.pause(*(full - paused))
+
+    def is_at_end(self, partition: Partition) -> bool:
+        """Whether all that the broker has was returned."""
+        end = self.end(partition)
+        try:
+            position = self._consumer.position(TopicPartition(*partition), timeout_ms=0)
+        except kafka_errors.KafkaError:
+            return False  # `poll` meets the same error and says so
+        return end is not None and position is not None and position >= end
+
+    def end(self, partition: Partition) -> int | None:
+        """The offset behind the last record, as last heard."""
+        end: int | None = self._consumer.highwater(TopicPartition(*partition))
+        return end
+
+    def close(self) -> None:
+        """Release the connection."""
+        with _translated():
+            self._consumer.close(timeout_ms=_ASK_MS)
+
+
+class KafkaPythonMember:
+    """A consumer that only belongs to the group: its partitions are paused from the beginning."""
+
+    def __init__(self, settings: SourceSettings, topic: str, listener: GroupListener) -> None:
+        config = connection_config(settings)
+        with _translated():
+            self._consumer = KafkaConsumer(
+                **config,
+                group_id=settings.group_id,
+                group_instance_id=settings.group_instance_id,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                session_timeout_ms=settings.session_timeout_ms,
+                heartbeat_interval_ms=min(3000, settings.session_timeout_ms // 3),
+                max_poll_interval_ms=max(settings.session_timeout_ms, 60_000),
+                metadata_max_age_ms=60_000,
+                partition_assignment_strategy=(CooperativeStickyAssignor,),
+            )
+            self._consumer.subscribe([topic], listener=_Listener(self._consumer, listener))
+
+    def poll(self, timeout_s: float) -> None:
+        """Take part in the group."""
+        # Of an assignment that was just made there may be no offset yet; none is needed.
+        with _translated(), suppress(kafka_errors.NoOffsetForPartitionError):
+            self._consumer.poll(int(timeout_s * 1000))
+        # kafka-python 3.0.12 forgets that it is joining when a poll ends between the answer to
+        # JoinGroup and the one to SyncGroup: it would never have partitions.
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Write offsets to the broker."""
+        with _translated():
+            self._consumer.commit(
+                {TopicPartition(*at): OffsetAndMetadata(n, "", -1) for at, n in offsets.items()},
+                timeout_ms=_ASK_MS,
+            )
+
+    def close(self) -> None:
+        """Leave the group."""
+        with _translated():
+            self._consumer.close(timeout_ms=_ASK_MS)
+
+
+class _Listener:
+    """Called on the client's event loop, within `poll`."""
+
+    def __init__(self, consumer: Any, listener: GroupListener) -> None:
+        self._consumer = consumer
+        self._listener = listener
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        for at in assigned:
+            self._consumer.seek(at, 0)  # or it would look for the group's offset
+        self._consumer.pause(*assigned)
+        self._listener.assigned({at.partition for at in assigned})
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self._listener.revoked({at.partition for at in revoked})
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        self._listener.lost({at.partition for at in lost})
+
+
+ConsumerRebalanceListener.register(_Listener)
+
+
+def to_record(found: Any) -> Record:
+    """What the client gives, as a record of the service."""
+    # A record without a value, a tombstone, is refused by `decode` as empty.
+    value: bytes = found.value or b""
+    dropped = len(value) if len(value) > MAX_RECORD_BYTES else 0
+    kept = value[:KEPT_BYTES] if dropped else value
+    return Record(found.topic, found.partition, found.offset, found.key, kept, dropped)

@@ -1,0 +1,249 @@
+"""One lane at work: the records of one partition number, and the streams that are in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from service import checkpoint
+from service.arrivals import Outcomes
+from service.dead_letters import append_dead_letters
+from service.incidents import Incident, IncidentState
+from service.metrics import Metrics
+from service.policy import ActionKind
+from service.records import DecodeError, Record, decode
+from service.rows import Action, DeadLetter, Job, StoredSample
+from service.settings import Settings
+from service.source import Partition
+from service.stream import Batch, Decoded, Stream
+from service.transaction import Transaction
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Unwritten:
+    """What has happened in a lane since the last transaction."""
+
+    offsets: dict[Partition, int] = field(default_factory=dict)
+    incidents: list[Incident] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    samples: dict[str, list[StoredSample]] = field(default_factory=dict)
+    labels: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    n_filed: int = 0
+    writes: list[Callable[[Transaction], object]] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+    n_records: int = 0
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether people or a job wait for it."""
+        return bool(self.incidents or self.jobs or self.writes)
+
+    def __bool__(self) -> bool:
+        return bool(self.n_records or self.offsets or self.touched or self.is_urgent)
+
+
+class Lane:
+    """A lane that this process owns.
+
+    Parameters
+    ----------
+    number
+        The partition number.
+    epoch
+        What the store gave with the ownership.
+    settings
+        The whole configuration.
+    metrics
+        Counts what happens.
+    open_stream
+        Makes a stream of this lane, by its name; called with the first record of the stream.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        epoch: int,
+        settings: Settings,
+        metrics: Metrics,
+        open_stream: Callable[[str, Lane], Stream],
+    ) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.streams: dict[str, Stream] = {}
+        self.unwritten = Unwritten()
+        self._settings = settings
+        self._metrics = metrics
+        self._open_stream = open_stream
+        self._configured = {s.name for s in settings.streams}
+
+    def open(self, name: str) -> Stream:
+        """The lane's part of a configured stream."""
+        stream = self.streams.get(name)
+        if stream is None:
+            stream = self.streams[name] = self._open_stream(name, self)
+        return stream
+
+    # -- records -------------------------------------------------------------------------------
+
+    def take(self, records: Sequence[Record]) -> list[tuple[Stream, Batch]]:
+        """Decode records and hand every stream its own, in order; what each stream made of them.
+
+        Nothing has changed when this raises.
+        """
+        by_stream, refused = self._decode(records)
+        for name in by_stream:
+            self.open(name)
+        unwritten = self.unwritten
+        for record, error in refused:
+            self._refuse(record, error)
+        for record in records:
+            unwritten.offsets[record.topic, record.partition] = record.offset + 1
+        unwritten.n_records += len(records)
+        done = []
+        for name, decoded in by_stream.items():
+            stream = self.streams[name]
+            unwritten.touched.add(name)
+            batch = stream.take(decoded)
+            for record, refusal in batch.refused:
+                self._refuse(record, refusal, name)
+            if stream.keeps_samples:
+                unwritten.samples.setdefault(name, []).extend(batch.samples)
+                unwritten.labels.setdefault(name, []).extend(
+                    (index, label) for index, label, _ in batch.outcomes.joined
+                )
+            self.note(stream, batch.outcomes)
+            done.append((stream, batch))
+        return done
+
+    def _decode(
+        self, records: Sequence[Record]
+    ) -> tuple[dict[str, list[Decoded]], list[tuple[Record, DecodeError]]]:
+        by_stream: dict[str, list[Decoded]] = {}
+        refused: list[tuple[Record, DecodeError]] = []
+        most = self._settings.images.max_bytes
+        for record in records:
+            try:
+                body = decode(record, max_image_bytes=most)
+            except DecodeError as error:
+                refused.append((record, error))
+                continue
+            decoded = by_stream.get(body.stream)
+            if decoded is not None:
+                decoded.append((record, body))
+            elif body.stream in self._configured:
+                by_stream[body.stream] = [(record, body)]
+            else:
+                what = f"stream: {body.stream!r} is not configured"
+                refused.append((record, DecodeError("unknown_stream", what, record)))
+        return by_stream, refused
+
+    def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
+        self._metrics.dead_letters.labels(error.reason).inc()
+        self.unwritten.dead_letters.append(
+            DeadLetter(
+                record.topic,
+                record.partition,
+                record.offset,
+                stream,
+                error.reason,
+                str(error),
+                record.value,
+            )
+        )
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def file_dead_letters(self, path: Path) -> None:
+        """Append what was refused to the file, before the transaction that passes over it.
+
+        A line that is written twice says so by its coordinates; one that is lost would be silent.
+        """
+        unwritten = self.unwritten
+        unwritten.dead_letters.sort(key=lambda d: (d.topic, d.partition, d.offset))
+        append_dead_letters(path, unwritten.dead_letters[unwritten.n_filed :])
+        unwritten.n_filed = len(unwritten.dead_letters)
+
+    def write(self, tx: Transaction) -> None:
+        """Write everything since the last time."""
+        unwritten = self.unwritten
+        tx.put_offsets(unwritten.offsets)
+        for name in sorted(unwritten.touched):
+            tx.put_state(name, checkpoint.dumps(self.streams[name].snapshot()), self.number)
+        for incident in unwritten.incidents:
+            tx.put_incident(incident)
+        for action in unwritten.actions:
+            tx.add_action(action)
+        for job in unwritten.jobs:
+            tx.add_job(job)
+        for name, samples in unwritten.samples.items():
+            model = self.streams[name].settings.model
+            assert model is not None
+            tx.put_samples(name, samples, keep=model.max_samples, lane=self.number)
+        for name, labels in unwritten.labels.items():
+            tx.label_samples(name, labels, self.number)
+        tx.put_dead_letters(unwritten.dead_letters)
+        for write in unwritten.writes:
+            write(tx)
+
+    # -- incidents -----------------------------------------------------------------------------
+
+    def note(self, stream: Stream, outcomes: Outcomes) -> None:
+        """Put incidents, their messages and their jobs down for the next transaction."""
+        unwritten = self.unwritten
+        for incident in outcomes.incidents:
+            unwritten.incidents.append(incident)
+            unwritten.actions.extend(self._messages(incident))
+            if incident.state is not IncidentState.SUSPECTED or not incident.evidence:
+                log.info(
+                    f"incident {incident.state}",
+                    stream=incident.stream,
+                    incident=incident.id,
+                    kind=str(incident.kind),
+                    factors=list(incident.factors),
+                    detail=incident.detail,
+                )
+        for incident, decision in outcomes.decisions:
+            if decision.action is ActionKind.FINE_TUNE:
+                unwritten.jobs.append(
+                    Job(
+                        id=f"{incident.id}-fine-tune",
+                        stream=stream.name,
+                        incident_id=incident.id,
+                        kind="fine_tune",
+                        spec={
+                            "lane": self.number,
+                            "change_point": incident.change_point,
+                            "factors": list(incident.factors),
+                            "day": stream.monitor.newest_time[:10],
+                        },
+                    )
+                )
+
+    def _messages(self, incident: Incident) -> list[Action]:
+        """The webhook messages of an incident's new state, one for each endpoint."""
+        if incident.state is IncidentState.SUSPECTED and incident.evidence:
+            return []  # a look that decided nothing
+        event = f"incident.{incident.state}"
+        document = incident.to_json()
+        # An incident can come to a state twice; what a replay writes again has the same digest.
+        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
+        return [
+            Action(
+                id=f"{incident.id}:{incident.state}:{digest}:{n}",
+                stream=incident.stream,
+                incident_id=incident.id,
+                kind=f"webhook:{n}",
+                payload={"event": event, "data": document},
+            )
+            for n, hook in enumerate(self._settings.webhooks)
+            if not hook.events or event in hook.events
+        ]
