@@ -126,7 +126,7 @@ class Pipeline:
         self._unwritten = _Unwritten()
         self._idle = threading.Event()
         self._last_write = clock()
-        self._epochs: dict[tuple[str, int], int] = {}
+        self._epochs: dict[int, int] = {}
         self.streams = {s.name: self._open(s) for s in settings.streams}
         self.source.seek(store.offsets())
         self._adopt_champions()
@@ -252,10 +252,10 @@ class Pipeline:
         by_stream: dict[str, list[Decoded]] = {}
         for record in records:
             at = (record.topic, record.partition)
-            if at not in self._epochs:
-                # With its first record the partition is this process's: an older owner that
-                # comes back finds its epoch over and writes nothing.
-                self._epochs[at] = self.store.claim(*at)
+            if record.partition not in self._epochs:
+                # With its first record the lane is this process's: an older owner that comes
+                # back finds its epoch over and writes nothing.
+                self._epochs[record.partition] = self.store.claim(lane=record.partition)
             unwritten.offsets[at] = record.offset + 1
             self.metrics.records_consumed.labels(record.topic).inc()
             try:
