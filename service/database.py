@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another one before the database counts as locked."""
-IDLE_TIMEOUT_S = 60
+IDLE_TIMEOUT_S = 20
 """How long PostgreSQL lets a transaction do nothing. A process that was stopped within one must not
-hold its lanes for ever."""
+hold its lanes for ever; the next owner's claim waits for `BUSY_TIMEOUT_S`, so this is less."""
 CONNECT_TIMEOUT_S = 10
 KEEPALIVE = {
     "keepalives_idle": 30,

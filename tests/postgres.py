@@ -129,12 +129,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def new_database(server: str) -> Iterator[str]:
+def new_database(server: str, encoding: str = "UTF8") -> Iterator[str]:
     """The URL of an empty database that exists for the block, on the server with this URL."""
     name = f"shiftwatch_test_{uuid4().hex[:12]}"
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        )
     yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
