@@ -40,6 +40,8 @@ class Action:
         What the last attempt said.
     created_at
         Unix seconds; set by the store when the action is added.
+    leased_until
+        Unix seconds until which it is one process's to deliver; None if it is nobody's.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Action:
     due_at: float = 0.0
     detail: str = ""
     created_at: float = 0.0
+    leased_until: float | None = None
 
 
 class JobState(StrEnum):

@@ -1,0 +1,68 @@
+"""Fills the disk that the folder named on the command line is on, and writes to a store there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sqlite3
+import sys
+from pathlib import Path
+
+from service.incidents import Incident, IncidentState, Point
+from service.store import Store, StoreError
+from service.transaction import Transaction
+
+folder = Path(sys.argv[1])
+path, ballast = folder / "store.db", folder / "ballast"
+INCIDENT = Incident("inc-1", "digits", IncidentState.SUSPECTED, "none", ("concept",), Point(205))
+
+
+def write(tx: Transaction, offset: int) -> None:
+    tx.put_offsets({("events", 0): offset})
+    tx.put_state("digits", bytes([offset]) * 300_000)
+    tx.put_incident(INCIDENT)
+
+
+def fill() -> None:
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def check() -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+store = Store(f"sqlite:///{path}", lambda: 1000.0)
+epochs = {0: store.claim(0)}
+with store.transaction(epochs) as tx:
+    tx.put_offsets({("events", 0): 1})
+    tx.put_state("digits", b"before")
+fill()
+for _ in range(3):
+    try:
+        with store.transaction(epochs) as tx:
+            write(tx, 2)
+    except StoreError as error:
+        print(error)
+    else:
+        sys.exit("the disk was not full")
+    assert store.offsets() == {("events", 0): 1}
+    assert store.state("digits") == b"before"
+    assert store.incidents() == []
+    check()
+ballast.unlink()
+with store.transaction(epochs) as tx:
+    write(tx, 3)
+store.close()
+check()
+again = Store(f"sqlite:///{path}", lambda: 1000.0)
+assert again.offsets() == {("events", 0): 3}
+assert again.state("digits") == bytes([3]) * 300_000
+assert again.incidents() == [INCIDENT]
+again.close()
