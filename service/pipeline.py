@@ -34,11 +34,12 @@ from models.registry import Registry
 from models.spec import ModelVersion
 from service import checkpoint
 from service.arrivals import Outcomes
+from service.formats.decoder import Ignored, open_decoder
 from service.incidents import Incident, IncidentState
 from service.jobs import Finished, Jobs
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
-from service.records import DecodeError, Record, decode
+from service.records import DecodeError, Record
 from service.rows import Action, DeadLetter, Job, JobState, StoredSample
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
@@ -114,6 +115,7 @@ class Pipeline:
         self.registry = registry
         self.metrics = metrics
         self.jobs = jobs
+        self.decoder = open_decoder(settings)
         self.pause_while_training = False
         self.to_close: SimpleQueue[tuple[str, str]] = SimpleQueue()
         """Ids of incidents to resolve by hand, and why; filled from other threads."""
@@ -148,6 +150,7 @@ class Pipeline:
             scorer=scorer,
             images=self.settings.images,
             seed=self.settings.seed,
+            decode=self.decoder.decode,
         )
         state = self.store.state(settings.name)
         if state is not None:
@@ -165,8 +168,8 @@ class Pipeline:
         with closing(FileSource(settings.reference.file)) as source:
             while not source.exhausted:
                 for record in source.poll():
-                    body = decode(record, max_image_bytes=self.settings.images.max_bytes)
-                    if body.stream == settings.name:
+                    body = self.decoder.decode(record)
+                    if not isinstance(body, Ignored) and body.stream == settings.name:
                         decoded.append((record, body))
         return decoded
 
@@ -259,11 +262,13 @@ class Pipeline:
             unwritten.offsets[at] = record.offset + 1
             self.metrics.records_consumed.labels(record.topic).inc()
             try:
-                body = decode(record, max_image_bytes=self.settings.images.max_bytes)
+                body = self.decoder.decode(record)
             except DecodeError as error:
                 self._refuse(record, error)
                 continue
-            if body.stream in self.streams:
+            if isinstance(body, Ignored):
+                self.metrics.records_ignored.labels(body.reason).inc()
+            elif body.stream in self.streams:
                 by_stream.setdefault(body.stream, []).append((record, body))
             else:
                 what = f"stream: {body.stream!r} is not configured"
@@ -457,6 +462,7 @@ class Pipeline:
                 stream.scorer.close()
         if self.jobs is not None:
             self.jobs.close()
+        self.decoder.close()
         self.source.close()
 
 
