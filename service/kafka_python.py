@@ -237,4 +237,14 @@ def to_record(found: Any) -> Record:
     value: bytes = found.value or b""
     dropped = len(value) if len(value) > MAX_RECORD_BYTES else 0
     kept = value[:KEPT_BYTES] if dropped else value
-    return Record(found.topic, found.partition, found.offset, found.key, kept, dropped)
+    return Record(
+        found.topic,
+        found.partition,
+        found.offset,
+        found.key,
+        kept,
+        dropped,
+        # A header may have no value.
+        tuple((name, content or b"") for name, content in found.headers) if found.headers else (),
+        found.timestamp if found.timestamp >= 0 else None,
+    )

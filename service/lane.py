@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,11 @@ import structlog
 from service import checkpoint
 from service.arrivals import Outcomes
 from service.dead_letters import append_dead_letters
+from service.formats.decoder import Decoder, Ignored
 from service.incidents import Incident, IncidentState
 from service.metrics import Metrics
 from service.policy import ActionKind
-from service.records import DecodeError, Record, decode
+from service.records import DecodeError, Record
 from service.rows import Action, DeadLetter, Job, StoredSample
 from service.settings import Settings
 from service.source import Partition
@@ -64,6 +66,8 @@ class Lane:
         The whole configuration.
     metrics
         Counts what happens.
+    decoder
+        Turns records into observations and labels.
     open_stream
         Makes a stream of this lane, by its name; called with the first record of the stream.
     """
@@ -74,6 +78,7 @@ class Lane:
         epoch: int,
         settings: Settings,
         metrics: Metrics,
+        decoder: Decoder,
         open_stream: Callable[[str, Lane], Stream],
     ) -> None:
         self.number = number
@@ -82,6 +87,7 @@ class Lane:
         self.unwritten = Unwritten()
         self._settings = settings
         self._metrics = metrics
+        self._decoder = decoder
         self._open_stream = open_stream
         self._configured = {s.name for s in settings.streams}
 
@@ -129,12 +135,15 @@ class Lane:
     ) -> tuple[dict[str, list[Decoded]], list[tuple[Record, DecodeError]]]:
         by_stream: dict[str, list[Decoded]] = {}
         refused: list[tuple[Record, DecodeError]] = []
-        most = self._settings.images.max_bytes
+        ignored: Counter[str] = Counter()
         for record in records:
             try:
-                body = decode(record, max_image_bytes=most)
+                body = self._decoder.decode(record)
             except DecodeError as error:
                 refused.append((record, error))
+                continue
+            if isinstance(body, Ignored):
+                ignored[body.reason] += 1
                 continue
             decoded = by_stream.get(body.stream)
             if decoded is not None:
@@ -144,6 +153,8 @@ class Lane:
             else:
                 what = f"stream: {body.stream!r} is not configured"
                 refused.append((record, DecodeError("unknown_stream", what, record)))
+        for reason, n in ignored.items():
+            self._metrics.records_ignored.labels(reason).inc(n)
         return by_stream, refused
 
     def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:

@@ -87,6 +87,12 @@ def _gauge(name: str, help_: str, labels: Mapping[str, tuple[str, ...]]) -> Spec
 SPECS = (
     # -- what comes in
     _counter("records_consumed_total", "Records read from the source.", {"topic": ()}),
+    _counter(
+        "records_ignored_total",
+        "Records that are in order and not needed, by reason: `inference_response` is an answer "
+        "that KServe logged.",
+        {"reason": ("inference_response",)},
+    ),
     _counter("observations_total", "Observations taken by the stream's monitor.", _STREAM),
     _counter(
         "labels_total",
@@ -114,6 +120,12 @@ SPECS = (
                 "bad_text",
                 "too_large",
                 "not_an_image",
+                "unknown_format",
+                "bad_gzip",
+                "bad_envelope",
+                "batch",
+                "bad_avro",
+                "unknown_schema",
                 "unknown_stream",
                 "missing_feature",
                 "new_feature",
@@ -263,6 +275,7 @@ class Metrics:
     observations: Counter
     labels: Counter
     dead_letters: Counter
+    records_ignored: Counter
     label_join: Gauge
     last_observation: Gauge
     last_label: Gauge

@@ -29,11 +29,12 @@ from models.registry import Registry
 from models.spec import ModelVersion
 from service import checkpoint
 from service.arrivals import Outcomes
+from service.formats.decoder import Ignored, open_decoder
 from service.jobs import Finished, Jobs
 from service.lane import Lane, Unwritten
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
-from service.records import Record, decode
+from service.records import Record, TemporaryError
 from service.rows import JobState
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
@@ -90,6 +91,7 @@ class Pipeline:
         self.registry = registry
         self.metrics = metrics
         self.jobs = jobs
+        self.decoder = open_decoder(settings)
         self.pause_while_training = False
         self.to_close: SimpleQueue[tuple[str, str]] = SimpleQueue()
         """Ids of incidents to resolve by hand, and why; filled from other threads."""
@@ -149,7 +151,7 @@ class Pipeline:
             except StoreError as error:
                 self._met(error)
                 return None
-            lane = Lane(number, epoch, self.settings, self.metrics, self._open)
+            lane = Lane(number, epoch, self.settings, self.metrics, self.decoder, self._open)
             for name, state in states.items():
                 if name in self._settings_of:
                     lane.open(name).restore(checkpoint.loads(state))
@@ -207,6 +209,7 @@ class Pipeline:
             scorer=scorer,
             images=self.settings.images,
             seed=self.settings.seed,
+            decode=self.decoder.decode,
         )
         stream.version = version
         if name in self._references:
@@ -237,8 +240,8 @@ class Pipeline:
         with closing(FileSource(settings.reference.file)) as source:
             while not source.exhausted:
                 for record in source.poll():
-                    body = decode(record, max_image_bytes=self.settings.images.max_bytes)
-                    if body.stream == settings.name:
+                    body = self.decoder.decode(record)
+                    if not isinstance(body, Ignored) and body.stream == settings.name:
                         decoded.append((record, body))
         return decoded
 
@@ -289,6 +292,10 @@ class Pipeline:
                 self._take()
         except StoreError as error:
             self._met(error)
+        except TemporaryError as error:
+            # The records are kept, and decoded again when it may answer.
+            log.warning("waiting", reason=str(error))
+            self._idle.wait(min(error.after_s, timeout_s))
         self._close_by_hand()
         finished = self.jobs.poll() if self.jobs else None
         if finished is not None:
@@ -508,6 +515,7 @@ class Pipeline:
             scorer.close()
         if self.jobs is not None:
             self.jobs.close()
+        self.decoder.close()
         self.source.close()
 
 

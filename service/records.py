@@ -49,6 +49,10 @@ class Record:
         The JSON text in UTF-8.
     dropped_bytes
         Size of a message that was too large to be kept; then `value` holds only its beginning.
+    headers
+        What came beside the value, in its order; names may repeat.
+    timestamp_ms
+        The broker's time of the message in Unix milliseconds, or None; it decides nothing here.
     """
 
     topic: str
@@ -57,6 +61,8 @@ class Record:
     key: bytes | None
     value: bytes
     dropped_bytes: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,9 @@ class DecodeError(ValueError):
     reason
         Short and stable, for counters: `empty`, `not_json`, `duplicate_key`, `not_an_object`,
         `missing_field`, `unknown_field`, `conflict`, `wrong_type`, `not_finite`, `out_of_range`,
-        `bad_time`, `bad_text`, `too_large`, `not_an_image`; from later stages `unknown_stream`,
-        `missing_feature`, `new_feature`.
+        `bad_time`, `bad_text`, `too_large`, `not_an_image`; from `service.formats`
+        `unknown_format`, `bad_gzip`, `bad_envelope`, `batch`, `bad_avro`, `unknown_schema`; from
+        later stages `unknown_stream`, `missing_feature`, `new_feature`.
     message
         What was wrong, with the value shortened.
     record
@@ -134,6 +141,24 @@ class DecodeError(ValueError):
         if self.record is None:
             return self.message
         return f"{coordinates(self.record)}: {self.message}"
+
+
+class TemporaryError(RuntimeError):
+    """Whether a record can be used is not known yet, because what tells it is away.
+
+    The record is neither used nor refused: the same one is to be decoded again.
+
+    Parameters
+    ----------
+    message
+        What is away, and why.
+    after_s
+        Seconds to wait before the next attempt.
+    """
+
+    def __init__(self, message: str, after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 def coordinates(record: Record) -> str:
@@ -163,12 +188,29 @@ def decode(record: Record, *, max_image_bytes: int = MAX_IMAGE_BYTES) -> Observa
         For every record that is not exactly one of the two, with its coordinates.
     """
     try:
-        body = _parse(record)
-        if any(body.get(name) is not None for name in _OBSERVATION_ONLY):
-            return _observation(body, record.key, max_image_bytes)
-        return _label_record(body, record.key)
+        return decode_body(parse(record.value, record.dropped_bytes), record.key, max_image_bytes)
     except DecodeError as error:
         raise error.at(record) from None
+
+
+def decode_body(
+    body: dict[str, Any], key: bytes | None, max_image_bytes: int
+) -> Observation | LabelRecord:
+    """Decode the JSON object of a record, as `decode` does; it may be changed.
+
+    Raises
+    ------
+    DecodeError
+        Without coordinates.
+    """
+    if is_observation(body):
+        return _observation(body, key, max_image_bytes)
+    return _label_record(body, key)
+
+
+def is_observation(body: Mapping[str, Any]) -> bool:
+    """Whether the object names what only an observation has."""
+    return any(body.get(name) is not None for name in _OBSERVATION_ONLY)
 
 
 def canonical(value: object, what: str = "value") -> str:
@@ -258,30 +300,40 @@ def short(value: object) -> str:
     return repr(value)
 
 
-def _parse(record: Record) -> dict[str, Any]:
-    if record.dropped_bytes:
+def parse(value: bytes, dropped_bytes: int = 0) -> dict[str, Any]:
+    """Read one JSON object, strictly: no key twice, finite numbers.
+
+    Parameters
+    ----------
+    value, dropped_bytes
+        As in `Record`.
+
+    Raises
+    ------
+    DecodeError
+        If it is anything else; without coordinates.
+    """
+    if dropped_bytes:
         raise DecodeError(
             "too_large",
-            f"the record has {record.dropped_bytes} bytes, more than the source's limit; "
-            f"it starts with {short(record.value)}",
+            f"the record has {dropped_bytes} bytes, more than the source's limit; "
+            f"it starts with {short(value)}",
         )
-    if not record.value.strip():
-        raise DecodeError("empty", f"expected a JSON object, got {short(record.value)}")
+    if not value.strip():
+        raise DecodeError("empty", f"expected a JSON object, got {short(value)}")
     try:
-        body = _DECODER.decode(record.value.decode("utf-8"))
+        body = _DECODER.decode(value.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DecodeError(
-            "not_json", f"expected UTF-8, got {short(record.value)} (byte {error.start})"
+            "not_json", f"expected UTF-8, got {short(value)} (byte {error.start})"
         ) from None
     except json.JSONDecodeError as error:
         raise DecodeError(
             "not_json",
-            f"expected a JSON object, got {short(record.value)} ({error.msg} at {error.pos})",
+            f"expected a JSON object, got {short(value)} ({error.msg} at {error.pos})",
         ) from None
     except RecursionError:
-        raise DecodeError(
-            "not_json", f"nested too deeply, starts with {short(record.value)}"
-        ) from None
+        raise DecodeError("not_json", f"nested too deeply, starts with {short(value)}") from None
     except DecodeError:
         raise
     except ValueError as error:  # int() refuses thousands of digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -34,6 +35,62 @@ class TopicSettings(Section):
         return (self.features,) if self.labels is None else (self.features, self.labels)
 
 
+class SchemaRegistrySettings(Section):
+    """The registry of schemas that records in Avro name theirs in."""
+
+    url: Text = Field(repr=False, description="Kafka: its address; https:// or http://.")
+    username: Text | None = Field(default=None, description="Kafka: who logs in there.")
+    password: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="Kafka: the password; it belongs in the environment "
+        "(SHIFTWATCH_SOURCE__SCHEMA_REGISTRY__PASSWORD).",
+    )
+    password_file: Path | None = Field(
+        default=None, description="Kafka: file that holds the password instead."
+    )
+    ssl_cafile: Path | None = Field(
+        default=None, description="Kafka: certificates to trust, PEM; none for the usual ones."
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=60, description="Kafka: seconds after which a look-up has failed."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            host, user = parts.hostname, parts.username
+        except ValueError:
+            parts, host, user = urlsplit(""), None, None
+        if parts.scheme not in {"https", "http"} or not host or user is not None:
+            raise ValueError("expected https:// or http:// and a host, without user and password")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_login(self) -> SchemaRegistrySettings:
+        if self.password is not None and self.password_file is not None:
+            raise FieldError(("password_file",), "expected either password or password_file")
+        password = self.password or self.password_file
+        if (password is None) != (self.username is None):
+            missing = "password" if password is None else "username"
+            raise FieldError((missing,), "expected username and password, or neither")
+        return self
+
+    def read_password(self) -> str | None:
+        """Return the password, from its file if it has one; None if there is none.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read or is empty.
+        """
+        return read_secret(
+            "source.schema_registry.password_file", self.password, self.password_file
+        )
+
+
 class SourceSettings(Section):
     """Where records come from."""
 
@@ -54,6 +111,10 @@ class SourceSettings(Section):
         "is for Kafka only; text with commas is a list too.",
     )
     topics: TopicSettings | None = Field(default=None, description="Kafka: the topics.")
+    schema_registry: SchemaRegistrySettings | None = Field(
+        default=None,
+        description="Kafka: where the schemas of records in Avro are; needs the extra avro.",
+    )
     group_id: Text = Field(
         default="shiftwatch",
         description="Kafka: the consumer group; it must have no other members.",

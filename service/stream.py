@@ -20,6 +20,7 @@ from models.quality import PROPERTIES
 from models.scorer import Scored
 from service.arrivals import Arrival, Outcomes
 from service.fetch import fetch
+from service.formats.decoder import Ignored
 from service.incidents import Incident
 from service.jobs import tabular_row
 from service.monitor import Monitor
@@ -31,7 +32,8 @@ from service.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
 from service.segments import Segments
 from service.settings import ImageSettings, StreamSettings
 
-Decoded = tuple[Record, Observation | LabelRecord]
+Body = Observation | LabelRecord
+Decoded = tuple[Record, Body]
 
 
 class Scorer(Protocol):
@@ -74,6 +76,9 @@ class Stream:
         Limits of images, and where they may come from.
     seed
         As in `Monitor`.
+    decode
+        As the records that are taken were decoded; those that are held back are decoded again
+        after a restart.
     """
 
     def __init__(
@@ -84,12 +89,14 @@ class Stream:
         scorer: Scorer | None,
         images: ImageSettings,
         seed: int,
+        decode: Callable[[Record], Body | Ignored] = decode,
     ) -> None:
         self.settings = settings
         self.name = settings.name
         self.scorer = scorer
         self.version: int | None = None
         self._decide = decide
+        self._decode = decode
         self._images = images
         self._seed = seed
         self._schema: FeatureSchema | None = None
@@ -312,7 +319,7 @@ class Stream:
         return {
             "version": self.version,
             "schema": None if self._schema is None else self._schema.snapshot(),
-            "held": [[r.topic, r.partition, r.offset, r.key, r.value] for r, _ in self._held],
+            "held": [_fields(record) for record, _ in self._held],
             "monitor": self.monitor.snapshot(),
             "segments": self.segments.snapshot(),
         }
@@ -324,10 +331,32 @@ class Stream:
         self.version = state["version"]
         self._held = []
         if self._learner is not None:
-            held = [Record(*fields) for fields in state["held"]]
-            self._learn([(record, decode(record)) for record in held])
+            held = [(r, self._decode(r)) for r in map(_record, state["held"])]
+            self._learn([(r, body) for r, body in held if not isinstance(body, Ignored)])
         self.monitor.restore(state["monitor"])
         self.segments.restore(state["segments"])
+
+
+def _fields(record: Record) -> list[Any]:
+    """A record as a snapshot keeps it."""
+    place = [record.topic, record.partition, record.offset]
+    headers = [list(header) for header in record.headers]
+    return [*place, record.key, record.value, headers, record.timestamp_ms]
+
+
+def _record(fields: Sequence[Any]) -> Record:
+    """The record of a snapshot; those of before there were headers have five fields."""
+    topic, partition, offset, key, value, *more = fields
+    headers, timestamp_ms = more or ((), None)
+    return Record(
+        topic,
+        partition,
+        offset,
+        key,
+        value,
+        headers=tuple((name, content) for name, content in headers),
+        timestamp_ms=timestamp_ms,
+    )
 
 
 def _image_raw(scored: Scored, row: int) -> Array:

@@ -188,3 +188,17 @@ def test_the_list_marks_the_champion(config: Path) -> None:
     assert len(rows) == 2
     assert "*" in rows[1]
     assert "*" not in rows[0]
+
+
+def test_a_secret_that_cannot_be_read_is_a_mistake_in_the_configuration(
+    config: Path, tmp_path: Path
+) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text("")
+    config.write_text(
+        config.read_text() + f"source: {{path: '{events}'}}\n"
+        "http: {port: 0, token_file: /nowhere/token}\n"
+    )
+    code, output = shiftwatch("run", config)
+    assert code == 2
+    assert "http.token_file: /nowhere/token cannot be read" in output

@@ -56,6 +56,21 @@ def test_the_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> No
         found.read_sasl_password()
 
 
+def test_the_login_of_a_schema_registry_comes_from_the_environment_or_a_file(
+    tmp_path: Path,
+) -> None:
+    registry = "schema_registry: {url: 'https://r/', username: me"
+    environ = {"SHIFTWATCH_SOURCE__SCHEMA_REGISTRY__PASSWORD": "pa55"}
+    found = source(f"{KAFKA}, {registry}}}", environ).schema_registry
+    assert found is not None
+    assert (found.url, found.read_password()) == ("https://r", "pa55")
+    assert "pa55" not in repr(found)
+    (tmp_path / "password").write_text("fr0m-file\n")
+    found = source(f"{KAFKA}, {registry}, password_file: '{tmp_path}/password'}}").schema_registry
+    assert found is not None
+    assert found.read_password() == "fr0m-file"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -64,6 +79,24 @@ def test_the_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> No
         (f"{KAFKA}, path: x.jsonl", "source.path: has no meaning where kind is kafka"),
         ("kind: file, group_id: g", "source.group_id: has no meaning where kind is file"),
         ("merge_wait_ms: 5", "source.merge_wait_ms: has no meaning where kind is file"),
+        (
+            f"{KAFKA}, schema_registry: {{url: 'ftp://a'}}",
+            "source.schema_registry.url: expected https:// or http://",
+        ),
+        (
+            f"{KAFKA}, schema_registry: {{url: 'http://me:pw@a'}}",
+            "source.schema_registry.url: .* without user and password",
+        ),
+        (
+            f"{KAFKA}, schema_registry: {{url: 'http://a', username: me}}",
+            "source.schema_registry.password: expected username and password, or neither",
+        ),
+        (
+            f"{KAFKA}, schema_registry: {{url: 'http://a', username: me, password: a, "
+            "password_file: b}",
+            "source.schema_registry.password_file: expected either",
+        ),
+        ("schema_registry: {url: 'http://a'}", "source.schema_registry: has no meaning where"),
         (f"{KAFKA}, auto_offset_reset: newest", "source.auto_offset_reset: "),
         (f"{KAFKA}, group_instance_id: 'a b'", "source.group_instance_id: "),
         (f"{KAFKA}, security_protocol: SASL_SSL", "source.sasl_mechanism: .* SASL_SSL needs it"),
