@@ -56,6 +56,17 @@ def test_the_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> No
         found.read_sasl_password()
 
 
+def test_events_over_http_need_a_port_and_a_token() -> None:
+    environ = {"SHIFTWATCH_HTTP__TOKEN": "t"}
+    found = source("kind: http", environ)
+    assert (found.path, found.max_backlog_bytes) == (Path("var/spool"), 1 << 30)
+    assert source("kind: http, path: other", environ).path == Path("other")
+    assert "source.kind http needs one" in problem("kind: http")
+    assert "http.token: " in problem("kind: http")
+    none = {**environ, "SHIFTWATCH_HTTP__PORT": "null"}
+    assert "http.port: source.kind http needs a port, got none" in problem("kind: http", none)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -64,6 +75,13 @@ def test_the_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> No
         (f"{KAFKA}, path: x.jsonl", "source.path: has no meaning where kind is kafka"),
         ("kind: file, group_id: g", "source.group_id: has no meaning where kind is file"),
         ("merge_wait_ms: 5", "source.merge_wait_ms: has no meaning where kind is file"),
+        ("kind: http, follow: true", "source.follow: has no meaning where kind is http"),
+        ("max_backlog_bytes: 100000", "source.max_backlog_bytes: has no meaning .* is file"),
+        (f"{KAFKA}, idempotency_keys: 5", "source.idempotency_keys: has no meaning .* is kafka"),
+        (
+            "kind: http, max_backlog_bytes: 100000",
+            "source.max_request_bytes: expected at most max_backlog_bytes, which is 100000",
+        ),
         (f"{KAFKA}, auto_offset_reset: newest", "source.auto_offset_reset: "),
         (f"{KAFKA}, group_instance_id: 'a b'", "source.group_instance_id: "),
         (f"{KAFKA}, security_protocol: SASL_SSL", "source.sasl_mechanism: .* SASL_SSL needs it"),
