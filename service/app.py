@@ -31,6 +31,7 @@ from service.source import DirectorySource, FileSource, Source
 from service.source_settings import SourceSettings
 from service.spool import Spool
 from service.spool_source import SpoolSource
+from service.stdin import StdinSource
 from service.store import Store
 from service.webhook import Webhook
 
@@ -51,6 +52,8 @@ def open_source(settings: SourceSettings) -> Source:
         return KafkaSource(settings)
     if settings.kind == "directory":
         return DirectorySource(settings.path, follow=settings.follow)
+    if settings.kind == "stdin":
+        return StdinSource()
     if settings.kind == "http":
         return SpoolSource(
             Spool(

@@ -15,7 +15,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 _OF_HTTP = {"max_backlog_bytes", "max_request_bytes", "max_request_records", "idempotency_keys"}
 _FIELDS = {"file": {"path", "follow"}, "directory": {"path", "follow"}, "http": {"path", *_OF_HTTP}}
-"""What each kind of source knows; all else is Kafka's."""
+"""What each kind of source knows; stdin knows nothing, and all else is Kafka's."""
 
 
 class TopicSettings(Section):
@@ -41,10 +41,10 @@ class TopicSettings(Section):
 class SourceSettings(Section):
     """Where records come from."""
 
-    kind: Literal["file", "directory", "http", "kafka"] = Field(
+    kind: Literal["file", "directory", "http", "stdin", "kafka"] = Field(
         default="file",
         description="A file of records, a directory of such files by name, events that are posted "
-        "over HTTP, or topics of Kafka.",
+        "over HTTP, lines of standard input, or topics of Kafka.",
     )
     path: Path = Field(
         default=Path("var/events.jsonl"),

@@ -65,6 +65,7 @@ def test_events_over_http_need_a_port_and_a_token() -> None:
     assert "http.token: " in problem("kind: http")
     none = {**environ, "SHIFTWATCH_HTTP__PORT": "null"}
     assert "http.port: source.kind http needs a port, got none" in problem("kind: http", none)
+    assert source("kind: stdin").path == Path("var/events.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,7 @@ def test_events_over_http_need_a_port_and_a_token() -> None:
         ("kind: file, group_id: g", "source.group_id: has no meaning where kind is file"),
         ("merge_wait_ms: 5", "source.merge_wait_ms: has no meaning where kind is file"),
         ("kind: http, follow: true", "source.follow: has no meaning where kind is http"),
+        ("kind: stdin, path: x", "source.path: has no meaning where kind is stdin"),
         ("max_backlog_bytes: 100000", "source.max_backlog_bytes: has no meaning .* is file"),
         (f"{KAFKA}, idempotency_keys: 5", "source.idempotency_keys: has no meaning .* is kafka"),
         (
