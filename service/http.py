@@ -174,7 +174,7 @@ def _add_guard(app: FastAPI, token: str | None, ingest: Ingest | None) -> None:
             # The asker learns nothing about the inside.
             log.exception("request failed", path=request.url.path)
             response = problem(500, "an error in the service; its log says more")
-        if ingest is not None and request.url.path == EVENTS_PATH:
+        if ingest is not None and (request.method, request.url.path) == ("POST", EVENTS_PATH):
             ingest.count(response.status_code)
         response.headers["x-content-type-options"] = "nosniff"
         response.headers["referrer-policy"] = "no-referrer"

@@ -70,7 +70,7 @@ class SourceSettings(Section):
     idempotency_keys: int = Field(
         default=20_000,
         ge=0,
-        le=1_000_000,
+        le=200_000,
         description="HTTP: how many of the last Idempotency-Keys are remembered.",
     )
     bootstrap_servers: tuple[Text, ...] = Field(

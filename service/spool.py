@@ -146,7 +146,7 @@ class Spool:
     max_keys
         Idempotency keys that are remembered; the oldest leave first.
     segment_bytes
-        Size from which a file is followed by another one.
+        Size from which a file is followed by another one; the keys at its start not counted.
     clock
         Seconds that never go back; only for how long to wait before another try.
 
@@ -206,7 +206,7 @@ class Spool:
             self.segments.append(Segment(path, first, base, path.stat().st_size))
             base += self.segments[-1].size
         newest = self.segments[-1]
-        self._next, newest.size = self._recover(newest)
+        self._next, newest.size, self._opening_bytes = self._recover(newest)
         self._fd = os.open(newest.path, os.O_WRONLY)
         os.ftruncate(self._fd, newest.size)
         os.fsync(self._fd)
@@ -217,14 +217,15 @@ class Spool:
         if self._done_offset < self.end:
             self._drain.begin()
 
-    def _recover(self, newest: Segment) -> tuple[int, int]:
-        """Read the newest file; the offset after its last whole entry, and the byte there."""
-        offset = newest.first
+    def _recover(self, newest: Segment) -> tuple[int, int, int]:
+        """Read the newest file; the offset and byte after its last whole entry, and its first."""
+        offset, opening = newest.first, 0
         reader = EntryReader(newest.path)
         try:
             while (entry := reader.next(newest.size)) is not None:
                 _check_follows(newest.path, entry.start, entry.first, offset)
                 offset += entry.n
+                opening = opening or entry.end
                 for name, key in entry.keys:
                     self._remember(name, key)
                 if entry.key:
@@ -237,7 +238,7 @@ class Spool:
             log.warning("spool cut", reason=str(error), bytes=cut, next_offset=offset)
         finally:
             reader.close()
-        return offset, reader.at
+        return offset, reader.at, opening
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -360,7 +361,7 @@ class Spool:
                 return
             with self._lock:
                 self._synced(taken, size, end)
-                if size >= self._segment_bytes:
+                if size - self._opening_bytes >= self._segment_bytes:
                     self._rotate()
                 self.grown.notify_all()
 
@@ -396,7 +397,7 @@ class Spool:
         path, size, fd = _create(self.path, first, self._keys.items())
         os.close(self._fd)
         newest = self.segments[-1]
-        self._fd, self._size = fd, size
+        self._fd, self._size, self._opening_bytes = fd, size, size
         self.segments.append(Segment(path, first, newest.base + newest.size, size))
 
     # -- what is processed ---------------------------------------------------------------------

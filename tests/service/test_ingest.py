@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
-import os
 import re
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -312,19 +312,25 @@ def test_a_full_spool_refuses_before_it_reads_and_answers_repeats(tmp_path: Path
         assert (again.status_code, again.json()) == (202, accepted(7))
 
 
-def test_a_disk_that_takes_no_more_is_said_and_goes_on_later(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
-        answer = service.post(event(0), idempotency_key="k")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
-    assert answer.json()["detail"].endswith("cannot be written: No space left on device")
-    assert service.post(event(0), idempotency_key="k").json() == accepted(1)
-    service.step(1)
+def test_a_disk_that_takes_no_more_is_said_and_goes_on_later(service: Service) -> None:
+    n = 0
+    while service.source.spool.backlog_bytes < 1_000_000:  # more than any other file here has
+        assert service.post([event(n, note="x" * 15_000)]).status_code == 202
+        n += 1
+    size = service.source.spool.segments[-1].size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 200, before[1]))
+    try:
+        answers = [service.post(event(n, note="x" * 500), idempotency_key="k") for _ in range(2)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+        assert answer.json()["detail"].endswith("cannot be written: File too large")
+    again = service.post(event(n, note="x" * 500), idempotency_key="k")
+    assert again.json() == accepted(1, n)
+    service.step(n + 1)
+    assert service.app.store.offsets() == {("http", 0): n + 1}
 
 
 def test_a_service_that_stops_takes_nothing_more(service: Service) -> None:

@@ -119,7 +119,7 @@ def test_large_records_are_polled_a_few_at_a_time(
 
 
 def test_files_whose_records_are_processed_go(tmp_path: Path) -> None:
-    with opened(tmp_path, segment_bytes=300) as source:
+    with opened(tmp_path, segment_bytes=200) as source:
         for start in range(0, 60, 3):
             put_numbers(source, 3, start)
         names = [first for first, _ in files_of(tmp_path)]
@@ -243,7 +243,7 @@ def test_every_changed_byte_before_the_last_entry_is_found(tmp_path: Path) -> No
 
 
 def test_damage_in_an_older_file_is_found_when_it_is_read(tmp_path: Path) -> None:
-    with opened(tmp_path, segment_bytes=60) as source:
+    with opened(tmp_path, segment_bytes=10) as source:
         for start in range(0, 12, 3):
             put_numbers(source, 3, start)
     older = files_of(tmp_path)[0][1]
@@ -336,6 +336,14 @@ def test_keys_survive_restarts_and_the_end_of_their_file(tmp_path: Path) -> None
         assert put(source, b"a", key='"quoted"') == Appended(0, 1, is_repeat=True)
         assert put(source, b"b", key="8") == Appended(8, 1, is_repeat=True)
         assert source.lag() == 0
+
+
+def test_keys_that_fill_a_file_do_not_make_every_batch_begin_another_one(tmp_path: Path) -> None:
+    for restart in range(3):
+        with opened(tmp_path, segment_bytes=2000) as source:
+            for n in range(20):
+                put(source, b"x", key=f"{'k' * 100}-{restart}-{n}")
+    assert 2 <= len(files_of(tmp_path)) <= 8
 
 
 def test_the_oldest_keys_are_forgotten(tmp_path: Path) -> None:
