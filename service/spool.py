@@ -38,6 +38,8 @@ from service.spool_file import (
 log = structlog.get_logger(__name__)
 
 MAX_RETRY_S = 120
+_IDLE_SHARE = 8
+"""A file of which all is processed goes when it has an eighth of its full size."""
 _RATE_OVER_S = 10.0
 """About how many seconds the measured rate looks back: some checkpoints of the default kind."""
 
@@ -441,7 +443,11 @@ class Spool:
 
     def drop_before(self, offset: int) -> None:
         """Delete the files whose records all stand before an offset."""
-        with self._lock:
+        with self._flushing, self._lock:
+            # What is processed should not be what fills a disk.
+            is_worth_it = self._size - self._opening_bytes >= self._segment_bytes // _IDLE_SHARE
+            if offset == self._next and is_worth_it and not self.is_closed:
+                self._rotate()
             following = [s.first for s in self.segments[1:]]
             n = sum(first <= offset for first in following)
             gone, self.segments = self.segments[:n], self.segments[n:]

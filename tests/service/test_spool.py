@@ -135,6 +135,22 @@ def test_files_whose_records_are_processed_go(tmp_path: Path) -> None:
         assert drain(source) == numbered(1, 60)
 
 
+def test_a_file_of_which_all_is_processed_goes_before_it_is_full(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=8000) as source:
+        for n in range(20):
+            put_numbers(source, 30, 30 * n)
+            drain(source)
+            source.commit({AT: 30 * (n + 1) - 1})
+            assert [first for first, _ in files_of(tmp_path)] == [0]
+        source.commit({AT: 600})
+        assert [first for first, _ in files_of(tmp_path)] == [600]
+        assert source.spool.backlog_bytes == 0
+        put_numbers(source, 2, 600)
+        assert drain(source) == numbered(2, 600)
+    with opened(tmp_path, 600, segment_bytes=8000) as source:
+        assert drain(source) == numbered(2, 600)
+
+
 def test_a_store_older_than_the_spool_goes_on_at_the_oldest_record(tmp_path: Path) -> None:
     with opened(tmp_path, segment_bytes=100) as source:
         put_numbers(source, 10)
