@@ -93,6 +93,18 @@ SPECS = (
         "that KServe logged.",
         {"reason": ("inference_response",)},
     ),
+    _counter(
+        "ingest_requests_total",
+        "Requests to `POST /api/v1/events` by the answer's status; only where `source.kind` is "
+        "`http`.",
+        {"code": ("202", "400", "401", "403", "413", "415", "422", "429", "500", "503")},
+    ),
+    _gauge(
+        "ingest_spool_bytes",
+        "Bytes of events that were taken over HTTP and are not processed yet; at "
+        "`source.max_backlog_bytes` no more are taken.",
+        {},
+    ),
     _counter("observations_total", "Observations taken by the stream's monitor.", _STREAM),
     _counter(
         "labels_total",
@@ -272,6 +284,8 @@ class Metrics:
     """
 
     records_consumed: Counter
+    ingest_requests: Counter
+    ingest_spool_bytes: Gauge
     observations: Counter
     labels: Counter
     dead_letters: Counter

@@ -14,6 +14,10 @@ from service.stream_settings import Section
 
 Text = Annotated[str, Field(min_length=1)]
 
+_OF_HTTP = {"max_backlog_bytes", "max_request_bytes", "max_request_records", "idempotency_keys"}
+_FIELDS = {"file": {"path", "follow"}, "directory": {"path", "follow"}, "http": {"path", *_OF_HTTP}}
+"""What each kind of source knows; stdin knows nothing, and all else is Kafka's."""
+
 
 class TopicSettings(Section):
     """The topics that are read."""
@@ -94,16 +98,37 @@ class SchemaRegistrySettings(Section):
 class SourceSettings(Section):
     """Where records come from."""
 
-    kind: Literal["file", "directory", "kafka"] = Field(
+    kind: Literal["file", "directory", "http", "stdin", "kafka"] = Field(
         default="file",
-        description="A file of records, a directory of such files by name, or topics of Kafka.",
+        description="A file of records, a directory of such files by name, events that are posted "
+        "over HTTP, lines of standard input, or topics of Kafka.",
     )
     path: Path = Field(
         default=Path("var/events.jsonl"),
-        description="The file (JSON lines, .gz, .parquet) or directory.",
+        description="The file (JSON lines, .gz, .parquet) or directory; where kind is http the "
+        "folder of events that are not processed yet, var/spool by default.",
     )
     follow: bool = Field(
         default=False, description="Wait for more at the end instead of stopping there."
+    )
+    max_backlog_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 16,
+        description="HTTP: no more events are taken while so many bytes are not processed.",
+    )
+    max_request_bytes: int = Field(
+        default=16 << 20,
+        ge=1 << 10,
+        description="HTTP: largest body of a request, after decompression.",
+    )
+    max_request_records: int = Field(
+        default=10_000, ge=1, description="HTTP: most events of a request."
+    )
+    idempotency_keys: int = Field(
+        default=20_000,
+        ge=0,
+        le=200_000,
+        description="HTTP: how many of the last Idempotency-Keys are remembered.",
     )
     bootstrap_servers: tuple[Text, ...] = Field(
         default=(),
@@ -179,16 +204,29 @@ class SourceSettings(Section):
         # What a validator returns is no longer JSON, where a list stands for a tuple.
         return tuple(value) if isinstance(value, list) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spool_by_default(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("kind") == "http":
+            return {"path": "var/spool", **value}
+        return value
+
     @model_validator(mode="after")
     def _of_its_kind(self) -> SourceSettings:
-        of_files = {"path", "follow"}
         given = self.model_fields_set - {"kind"}
-        foreign = given & of_files if self.kind == "kafka" else given - of_files
+        if self.kind == "kafka":
+            foreign = given & set().union(*_FIELDS.values())
+        else:
+            foreign = given - _FIELDS.get(self.kind, set())
         if foreign:
             name = min(foreign)
             raise FieldError((name,), f"has no meaning where kind is {self.kind}")
         if self.kind == "kafka":
             self._check_kafka()
+        if self.max_request_bytes > self.max_backlog_bytes:
+            most, got = self.max_backlog_bytes, self.max_request_bytes
+            message = f"expected at most max_backlog_bytes, which is {most}, got {got}"
+            raise FieldError(("max_request_bytes",), message)
         return self
 
     def _check_kafka(self) -> None:

@@ -71,6 +71,18 @@ def test_the_login_of_a_schema_registry_comes_from_the_environment_or_a_file(
     assert found.read_password() == "fr0m-file"
 
 
+def test_events_over_http_need_a_port_and_a_token() -> None:
+    environ = {"SHIFTWATCH_HTTP__TOKEN": "t"}
+    found = source("kind: http", environ)
+    assert (found.path, found.max_backlog_bytes) == (Path("var/spool"), 1 << 30)
+    assert source("kind: http, path: other", environ).path == Path("other")
+    assert "source.kind http needs one" in problem("kind: http")
+    assert "http.token: " in problem("kind: http")
+    none = {**environ, "SHIFTWATCH_HTTP__PORT": "null"}
+    assert "http.port: source.kind http needs a port, got none" in problem("kind: http", none)
+    assert source("kind: stdin").path == Path("var/events.jsonl")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -97,6 +109,14 @@ def test_the_login_of_a_schema_registry_comes_from_the_environment_or_a_file(
             "source.schema_registry.password_file: expected either",
         ),
         ("schema_registry: {url: 'http://a'}", "source.schema_registry: has no meaning where"),
+        ("kind: http, follow: true", "source.follow: has no meaning where kind is http"),
+        ("kind: stdin, path: x", "source.path: has no meaning where kind is stdin"),
+        ("max_backlog_bytes: 100000", "source.max_backlog_bytes: has no meaning .* is file"),
+        (f"{KAFKA}, idempotency_keys: 5", "source.idempotency_keys: has no meaning .* is kafka"),
+        (
+            "kind: http, max_backlog_bytes: 100000",
+            "source.max_request_bytes: expected at most max_backlog_bytes, which is 100000",
+        ),
         (f"{KAFKA}, auto_offset_reset: newest", "source.auto_offset_reset: "),
         (f"{KAFKA}, group_instance_id: 'a b'", "source.group_instance_id: "),
         (f"{KAFKA}, security_protocol: SASL_SSL", "source.sasl_mechanism: .* SASL_SSL needs it"),
