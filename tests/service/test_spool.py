@@ -289,7 +289,9 @@ values = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(st.one_of(values, st.sampled_from(["reopen", "poll", "commit", "cut"])), max_size=30),
     st.randoms(use_true_random=False),
