@@ -35,7 +35,8 @@ DEADLINE_S = 180.0
 """Only ever reached by a failure."""
 TOKEN = "a-token-for-tests"
 N = 1300
-BATCH = 20
+BATCH = 15
+"""Odd, so that neither an event nor a label always ends a batch."""
 
 
 def document(folder: Path) -> dict[str, Any]:
@@ -67,8 +68,8 @@ def incidents(store: Store) -> list[Incident]:
     return sorted(store.incidents(limit=None), key=lambda i: (i.opened_at.index, i.id))
 
 
-def uninterrupted(folder: Path, sent: Sequence[bytes]) -> list[Incident]:
-    """What a run that nothing interrupts finds in these records."""
+def uninterrupted(folder: Path, sent: Sequence[bytes]) -> tuple[list[Incident], bytes | None]:
+    """The incidents and the last state of a run that nothing interrupts."""
     settings = Settings.model_validate(document(folder))
     source = ListSource([Record("http", 0, n, None, value) for n, value in enumerate(sent)])
     metrics = Metrics(CollectorRegistry())
@@ -77,7 +78,7 @@ def uninterrupted(folder: Path, sent: Sequence[bytes]) -> list[Incident]:
         pipeline = Pipeline(settings, source, store, registry, metrics, time.time)
         pipeline.run(threading.Event())
         pipeline.close()
-        return incidents(store)
+        return incidents(store), store.state("s")
 
 
 class Child:
@@ -185,17 +186,22 @@ def test_a_service_that_is_killed_again_and_again_ends_with_the_same_incidents(
             def n_stored() -> int:
                 return store.offsets().get(("http", 0), 0)
 
-            for kill in range(6):
-                # Some while events come in, the others while what has come is worked on.
-                at = len(batches) * (kill + 1) // 8
+            # While events come in, and while what has come is worked on: in the warm-up, watching,
+            # with a suspicion under test, and after it was confirmed.
+            for at in (20, 60, 100):
                 child.wait_until(lambda at=at: sender.n_sent >= at)  # type: ignore[misc]
                 time.sleep(chance.uniform(0, 0.3))
+                child.kill()
+                child.start()
+            for at in (500, 1200, 1600, 2100):
+                child.wait_until(lambda at=at: n_stored() >= at)  # type: ignore[misc]
+                time.sleep(chance.uniform(0, 0.02))
                 child.kill()
                 child.start()
             child.wait_until(lambda: n_stored() == len(sent))
             assert child.stop() == 0, child.log
             sender.join()
-            found = incidents(store)
+            found, state = incidents(store), store.state("s")
             assert n_stored() == len(sent)
     finally:
         child.kill()
@@ -205,7 +211,7 @@ def test_a_service_that_is_killed_again_and_again_ends_with_the_same_incidents(
     assert [str(i.state) for i in found if i.confirmed_at] == ["confirmed"]
     assert not (tmp_path / "dead.jsonl").exists()
     (tmp_path / "whole").mkdir()
-    assert found == uninterrupted(tmp_path / "whole", sent)
+    assert (found, state) == uninterrupted(tmp_path / "whole", sent)
 
 
 def test_every_event_of_many_senders_is_processed_once_whenever_the_service_is_killed(
