@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         names = getattr(item, "fixturenames", ())
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if "postgres" in names or "postgresql" in parameters.values():
+        if "postgres" in names or parameters.get("any_database") == "postgresql":
             item.add_marker(pytest.mark.postgres)
 
 

@@ -60,6 +60,21 @@ def test_a_disk_that_is_full_is_said_so_and_nothing_breaks(tmp_path: Path) -> No
     assert done.stdout == f"sqlite:///{tmp_path}/store.db: the disk is full\n" * 3
 
 
+def test_a_disk_that_is_not_small_is_not_filled(tmp_path: Path) -> None:
+    program = str(ROOT / "tests" / "service" / "full_disk.py")
+    done = subprocess.run(
+        [sys.executable, program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "expected a disk of at most" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_database_that_may_not_grow_goes_on_when_it_may(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'store.db'}", lambda: 1000.0)
 
