@@ -71,8 +71,7 @@ def open_consumer(settings: SourceSettings) -> Any:
         If the password cannot be read.
     """
     config = {
-        "bootstrap_servers": list(settings.bootstrap_servers),
-        "client_id": "shiftwatch",
+        **connection(settings),
         "group_id": settings.group_id,
         "group_instance_id": settings.group_instance_id,
         "enable_auto_commit": False,
@@ -85,6 +84,21 @@ def open_consumer(settings: SourceSettings) -> Any:
         "heartbeat_interval_ms": min(3000, settings.session_timeout_ms // 3),
         "max_poll_records": settings.max_poll_records,
         "fetch_min_bytes": settings.fetch_min_bytes,
+    }
+    return KafkaConsumer(**config)
+
+
+def connection(settings: SourceSettings) -> dict[str, Any]:
+    """How every client of the brokers reaches them and logs in.
+
+    Raises
+    ------
+    SettingsError
+        If the password cannot be read.
+    """
+    return {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": "shiftwatch",
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "metrics_enabled": False,
         "security_protocol": settings.security_protocol,
@@ -93,7 +107,6 @@ def open_consumer(settings: SourceSettings) -> Any:
         "sasl_plain_username": settings.sasl_username,
         "sasl_plain_password": settings.read_sasl_password(),
     }
-    return KafkaConsumer(**config)
 
 
 def positions(offsets: Mapping[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:

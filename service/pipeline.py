@@ -15,17 +15,13 @@ same incidents as if it had not been killed.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import structlog
 
@@ -34,11 +30,13 @@ from models.registry import Registry
 from models.spec import ModelVersion
 from service import checkpoint
 from service.arrivals import Outcomes
+from service.dead_letters import open_dead_letters
 from service.formats.decoder import Ignored, open_decoder
 from service.incidents import Incident, IncidentState
 from service.jobs import Finished, Jobs
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
+from service.publisher import INCIDENTS_KIND
 from service.records import DecodeError, Record
 from service.rows import Action, DeadLetter, Job, JobState, StoredSample
 from service.scorers import load_scorer
@@ -116,6 +114,8 @@ class Pipeline:
         self.metrics = metrics
         self.jobs = jobs
         self.decoder = open_decoder(settings)
+        self.stop = threading.Event()
+        self.dead_letters = open_dead_letters(settings, self._is_stopping)
         self.pause_while_training = False
         self.to_close: SimpleQueue[tuple[str, str]] = SimpleQueue()
         """Ids of incidents to resolve by hand, and why; filled from other threads."""
@@ -221,6 +221,7 @@ class Pipeline:
 
     def run(self, stop: threading.Event) -> None:
         """Work until the source is exhausted or `stop` is set; then write what is left."""
+        self.stop = stop
         while not stop.is_set() and self.step():
             pass
         self.write()
@@ -300,6 +301,9 @@ class Pipeline:
                 error.reason,
                 str(error),
                 record.value,
+                record.key,
+                record.headers,
+                record.timestamp_ms,
             )
         )
 
@@ -335,26 +339,36 @@ class Pipeline:
                 )
 
     def _messages(self, incident: Incident) -> list[Action]:
-        """The webhook messages of an incident's new state, one for each endpoint."""
+        """The messages about an incident's new state: one for each endpoint, and for the topic."""
         if incident.state is IncidentState.SUSPECTED and incident.evidence:
             return []  # a look that decided nothing
         event = f"incident.{incident.state}"
         document = incident.to_json()
         # An incident can come to a state twice; what a replay writes again has the same digest.
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
-        return [
-            Action(
-                id=f"{incident.id}:{incident.state}:{digest}:{n}",
-                stream=incident.stream,
-                incident_id=incident.id,
-                kind=f"webhook:{n}",
-                payload={"event": event, "data": document},
-            )
+        kinds = {
+            str(n): f"webhook:{n}"
             for n, hook in enumerate(self.settings.webhooks)
             if not hook.events or event in hook.events
+        }
+        topics = self.settings.source.topics
+        if topics is not None and topics.incidents is not None:
+            kinds["kafka"] = INCIDENTS_KIND
+        return [
+            Action(
+                id=f"{incident.id}:{incident.state}:{digest}:{name}",
+                stream=incident.stream,
+                incident_id=incident.id,
+                kind=kind,
+                payload={"event": event, "data": document},
+            )
+            for name, kind in kinds.items()
         ]
 
     # -- checkpoint ----------------------------------------------------------------------------
+
+    def _is_stopping(self) -> bool:
+        return self.stop.is_set()
 
     def _write_due(self) -> bool:
         unwritten = self._unwritten
@@ -373,7 +387,7 @@ class Pipeline:
         unwritten.dead_letters.sort(key=lambda d: (d.topic, d.partition, d.offset))
         # Before the transaction: a line that is written twice says so by its coordinates, a line
         # that is lost would be silent.
-        append_dead_letters(self.settings.dead_letters.path, unwritten.dead_letters)
+        self.dead_letters.write(unwritten.dead_letters)
         with self.store.transaction(self._epochs) as tx:
             tx.put_offsets(unwritten.offsets)
             for name in sorted(unwritten.touched):
@@ -463,36 +477,9 @@ class Pipeline:
         if self.jobs is not None:
             self.jobs.close()
         self.decoder.close()
+        self.dead_letters.close()
         self.source.close()
 
 
 class NoChampionError(RuntimeError):
     """A stream is to be scored, but no model was ever trained for it."""
-
-
-def append_dead_letters(path: Path, letters: Sequence[DeadLetter]) -> None:
-    """Append records that were refused to the dead-letter file, one JSON object a line."""
-    if not letters:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for letter in letters:
-            file.write(json.dumps(_dead_letter(letter), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _dead_letter(letter: DeadLetter) -> Mapping[str, Any]:
-    document: dict[str, Any] = {
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "stream": letter.stream or None,
-        "reason": letter.reason,
-        "message": letter.message,
-    }
-    try:
-        document["value"] = letter.value.decode("utf-8")
-    except UnicodeDecodeError:
-        document["value_base64"] = base64.b64encode(letter.value).decode("ascii")
-    return document

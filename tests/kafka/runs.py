@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ DEADLINE_S = 120.0
 
 @dataclass(frozen=True)
 class Topics:
-    """Where events and labels are written."""
+    """Where events and labels are written, and other topics by their settings."""
 
     features: str
     labels: str | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def messages(self, n: int, start_ms: int = 1000, **stream: Any) -> list[Message]:
         """A stream whose P(X) moves, in the order of time: one message every 10 ms."""
@@ -60,7 +61,7 @@ def document(servers: str, topics: Topics, folder: Path, **source: Any) -> dict[
         "source": {
             "kind": "kafka",
             "bootstrap_servers": servers,
-            "topics": {"features": topics.features, "labels": topics.labels},
+            "topics": {"features": topics.features, "labels": topics.labels, **topics.more},
             "group_id": f"{topics.features}-{folder.name}",
             "group_instance_id": "one",
             "session_timeout_ms": 6000,
