@@ -37,7 +37,14 @@ from service.jobs import Finished, Jobs
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
 from service.publisher import INCIDENTS_KIND
-from service.records import DecodeError, Record
+from service.records import (
+    DecodeError,
+    LabelRecord,
+    Observation,
+    Record,
+    TemporaryError,
+    coordinates,
+)
 from service.rows import Action, DeadLetter, Job, JobState, StoredSample
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
@@ -263,7 +270,7 @@ class Pipeline:
             unwritten.offsets[at] = record.offset + 1
             self.metrics.records_consumed.labels(record.topic).inc()
             try:
-                body = self.decoder.decode(record)
+                body = self._decode(record)
             except DecodeError as error:
                 self._refuse(record, error)
                 continue
@@ -288,6 +295,16 @@ class Pipeline:
                     (index, label) for index, label, _ in batch.outcomes.joined
                 )
             self._after(stream, batch)
+
+    def _decode(self, record: Record) -> Observation | LabelRecord | Ignored:
+        """Decode, and wait for as long as that has to be done again."""
+        while True:
+            try:
+                return self.decoder.decode(record)
+            except TemporaryError as error:
+                log.warning("record not decoded yet", at=coordinates(record), reason=str(error))
+                if self.stop.wait(error.after_s):
+                    raise
 
     def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
         self.n_refused += 1
