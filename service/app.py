@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -23,9 +23,10 @@ from service.ingest import Ingest
 from service.jobs import Jobs, Progress
 from service.kafka import KafkaSource
 from service.metrics import Metrics
-from service.outbox import Outbox
+from service.outbox import Handler, Outbox
 from service.pipeline import Pipeline
 from service.promotion import promote, rollback
+from service.publisher import INCIDENTS_KIND, IncidentTopic, Publisher
 from service.settings import Settings
 from service.source import DirectorySource, FileSource, Source
 from service.source_settings import SourceSettings
@@ -214,10 +215,14 @@ def open_app(
             )
         pipeline = Pipeline(settings, source, store, registry, metrics, time.time, jobs=jobs)
         stack.callback(pipeline.close)
-        handlers: Mapping[str, Webhook] = {
+        handlers: dict[str, Handler] = {
             f"webhook:{n}": Webhook(hook, metrics=metrics)
             for n, hook in enumerate(settings.webhooks)
         }
+        if settings.source.topics is not None and settings.source.topics.incidents is not None:
+            publisher = Publisher(settings.source, settings.source.topics.incidents)
+            stack.callback(publisher.close)
+            handlers[INCIDENTS_KIND] = IncidentTopic(publisher)
         outbox = Outbox(store, handlers, time.time)
         pipeline.on_written = outbox.notify
         ingest = _ingest(settings, source, metrics)

@@ -102,6 +102,7 @@ def run(config: Config) -> None:
     from service.http import ListenError
     from service.logs import configure
     from service.pipeline import NoChampionError
+    from service.records import TemporaryError
     from service.settings import SettingsError
     from service.source import SourceError
     from service.tables import StoreError
@@ -120,7 +121,7 @@ def run(config: Config) -> None:
             service.drain()
     except SettingsError as error:
         _fail(str(error), EXIT_BAD_CONFIG)
-    except (ListenError, NoChampionError, SourceError, StoreError) as error:
+    except (ListenError, NoChampionError, SourceError, StoreError, TemporaryError) as error:
         _fail(str(error))
 
 

@@ -7,17 +7,17 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
 from service import checkpoint
 from service.arrivals import Outcomes
-from service.dead_letters import append_dead_letters
+from service.dead_letters import DeadLetters
 from service.formats.decoder import Decoder, Ignored
 from service.incidents import Incident, IncidentState
 from service.metrics import Metrics
 from service.policy import ActionKind
+from service.publisher import INCIDENTS_KIND
 from service.records import DecodeError, Record
 from service.rows import Action, DeadLetter, Job, StoredSample
 from service.settings import Settings
@@ -168,19 +168,22 @@ class Lane:
                 error.reason,
                 str(error),
                 record.value,
+                record.key,
+                record.headers,
+                record.timestamp_ms,
             )
         )
 
     # -- writing -------------------------------------------------------------------------------
 
-    def file_dead_letters(self, path: Path) -> None:
-        """Append what was refused to the file, before the transaction that passes over it.
+    def file_dead_letters(self, dead_letters: DeadLetters) -> None:
+        """Put away what was refused, before the transaction that passes over it.
 
-        A line that is written twice says so by its coordinates; one that is lost would be silent.
+        A letter that is written twice says so by its coordinates; one that is lost would be silent.
         """
         unwritten = self.unwritten
         unwritten.dead_letters.sort(key=lambda d: (d.topic, d.partition, d.offset))
-        append_dead_letters(path, unwritten.dead_letters[unwritten.n_filed :])
+        dead_letters.write(unwritten.dead_letters[unwritten.n_filed :])
         unwritten.n_filed = len(unwritten.dead_letters)
 
     def write(self, tx: Transaction) -> None:
@@ -240,21 +243,28 @@ class Lane:
                 )
 
     def _messages(self, incident: Incident) -> list[Action]:
-        """The webhook messages of an incident's new state, one for each endpoint."""
+        """The messages about an incident's new state: one for each endpoint, and for the topic."""
         if incident.state is IncidentState.SUSPECTED and incident.evidence:
             return []  # a look that decided nothing
         event = f"incident.{incident.state}"
         document = incident.to_json()
         # An incident can come to a state twice; what a replay writes again has the same digest.
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
-        return [
-            Action(
-                id=f"{incident.id}:{incident.state}:{digest}:{n}",
-                stream=incident.stream,
-                incident_id=incident.id,
-                kind=f"webhook:{n}",
-                payload={"event": event, "data": document},
-            )
+        kinds = {
+            str(n): f"webhook:{n}"
             for n, hook in enumerate(self._settings.webhooks)
             if not hook.events or event in hook.events
+        }
+        topics = self._settings.source.topics
+        if topics is not None and topics.incidents is not None:
+            kinds["kafka"] = INCIDENTS_KIND
+        return [
+            Action(
+                id=f"{incident.id}:{incident.state}:{digest}:{name}",
+                stream=incident.stream,
+                incident_id=incident.id,
+                kind=kind,
+                payload={"event": event, "data": document},
+            )
+            for name, kind in kinds.items()
         ]

@@ -29,6 +29,7 @@ from models.registry import Registry
 from models.spec import ModelVersion
 from service import checkpoint
 from service.arrivals import Outcomes
+from service.dead_letters import open_dead_letters
 from service.formats.decoder import Ignored, open_decoder
 from service.jobs import Finished, Jobs
 from service.lane import Lane, Unwritten
@@ -92,6 +93,8 @@ class Pipeline:
         self.metrics = metrics
         self.jobs = jobs
         self.decoder = open_decoder(settings)
+        self.stop = threading.Event()
+        self.dead_letters = open_dead_letters(settings, self._is_stopping)
         self.pause_while_training = False
         self.to_close: SimpleQueue[tuple[str, str]] = SimpleQueue()
         """Ids of incidents to resolve by hand, and why; filled from other threads."""
@@ -276,6 +279,7 @@ class Pipeline:
 
     def run(self, stop: threading.Event) -> None:
         """Work until the source is exhausted or `stop` is set; then write what is left."""
+        self.stop = stop
         while not stop.is_set() and self.step():
             pass
         self.write()
@@ -362,11 +366,14 @@ class Pipeline:
             return
         try:
             self.write()
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             # What is not written stays in memory, and nothing more is taken until it is.
             self._met(error)
 
-    def _met(self, error: StoreError) -> None:
+    def _is_stopping(self) -> bool:
+        return self.stop.is_set()
+
+    def _met(self, error: StoreError | OSError) -> None:
         self.metrics.store_errors.inc()
         self._store_trouble.met(error)
 
@@ -410,7 +417,7 @@ class Pipeline:
     def _write_lanes(self, lanes: Sequence[Lane]) -> None:
         started = self._monotonic()
         for lane in lanes:
-            lane.file_dead_letters(self.settings.dead_letters.path)
+            lane.file_dead_letters(self.dead_letters)
         with self.store.transaction({lane.number: lane.epoch for lane in lanes}) as tx:
             for lane in lanes:
                 lane.write(tx)
@@ -516,6 +523,7 @@ class Pipeline:
         if self.jobs is not None:
             self.jobs.close()
         self.decoder.close()
+        self.dead_letters.close()
         self.source.close()
 
 

@@ -190,6 +190,8 @@ class DeadLetter:
         What is wrong, which value, and where.
     value
         The record's bytes; the store keeps the first 64 KiB.
+    key, headers, timestamp_ms
+        As in the record; the store keeps none of them.
     """
 
     topic: str
@@ -199,3 +201,6 @@ class DeadLetter:
     reason: str
     message: str
     value: bytes
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int | None = None

@@ -26,16 +26,29 @@ class TopicSettings(Section):
     labels: Text | None = Field(
         default=None, description="Topic of labels that come by themselves, if they have one."
     )
+    dead_letters: Text | None = Field(
+        default=None,
+        description="Topic that records which could not be used are written to, instead of the "
+        "file dead_letters.path.",
+    )
+    incidents: Text | None = Field(
+        default=None,
+        description="Topic that every new state of an incident is written to as a CloudEvent.",
+    )
 
     @model_validator(mode="after")
-    def _two(self) -> TopicSettings:
-        if self.features == self.labels:
-            raise FieldError(("labels",), f"expected another topic than features, {self.labels!r}")
+    def _different(self) -> TopicSettings:
+        first: dict[str, str] = {}
+        for field in TopicSettings.model_fields:
+            topic = getattr(self, field)
+            other = first.setdefault(topic, field) if topic is not None else field
+            if other != field:
+                raise FieldError((field,), f"expected another topic than {other}, {topic!r}")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All topics."""
+        """Those that are read."""
         return (self.features,) if self.labels is None else (self.features, self.labels)
 
 

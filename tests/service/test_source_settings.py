@@ -35,6 +35,14 @@ def test_servers_and_a_topic_are_enough() -> None:
     assert found.read_sasl_password() is None
 
 
+def test_topics_that_are_written_are_not_read() -> None:
+    topics = "{features: e, labels: l, dead_letters: d, incidents: i}"
+    found = source(f"kind: kafka, bootstrap_servers: a:1, topics: {topics}").topics
+    assert found is not None
+    assert found.names == ("e", "l")
+    assert (found.dead_letters, found.incidents) == ("d", "i")
+
+
 def test_servers_are_a_list_too_also_in_the_environment() -> None:
     text = "kind: kafka, bootstrap_servers: [a:1, b:2], topics: {features: e, labels: l}"
     assert source(text).bootstrap_servers == ("a:1", "b:2")
@@ -123,7 +131,11 @@ def test_events_over_http_need_a_port_and_a_token() -> None:
         (f"{KAFKA}, sasl_username: me", "source.sasl_username: .* PLAINTEXT does not log in"),
         (
             "kind: kafka, bootstrap_servers: a:1, topics: {features: e, labels: e}",
-            "source.topics.labels: expected another topic",
+            "source.topics.labels: expected another topic than features, 'e'",
+        ),
+        (
+            "kind: kafka, bootstrap_servers: a:1, topics: {features: e, labels: l, incidents: l}",
+            "source.topics.incidents: expected another topic than labels, 'l'",
         ),
         (
             f"{KAFKA}, security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: me, "

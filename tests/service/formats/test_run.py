@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,24 @@ from service.formats.kserve import REQUEST, RESPONSE
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.policy import ActionKind, Decision
-from service.records import Record
-from service.settings import ImageSettings, StreamSettings
+from service.records import Record, TemporaryError
+from service.settings import ImageSettings, Settings, StreamSettings
 from service.source import ListSource
 from service.store import Store
 from service.stream import Stream
+from tests.service.formats.registry import StubRegistry, encoded, serving
 from tests.service.streams import x_to_y_records
 from tests.service.test_pipeline import CHANGE, confirmed, run, settings_of
 
+AVRO: dict[str, Any] = {
+    "type": "record",
+    "name": "E",
+    "fields": [
+        {"name": "stream", "type": "string"},
+        {"name": "id", "type": "int"},
+        {"name": "x", "type": "double"},
+    ],
+}
 ATTRIBUTES = {"specversion": "1.0", "source": "/shop", "type": "t"}
 
 
@@ -105,6 +118,78 @@ def test_a_state_of_before_there_were_headers_is_read() -> None:
     state = first.snapshot()
     second.restore({**state, "held": [fields[:5] for fields in state["held"]]})
     assert checkpoint.dumps(second.snapshot()) == checkpoint.dumps(state)
+
+
+def test_a_registry_that_is_away_is_waited_for_and_nothing_is_refused(tmp_path: Path) -> None:
+    stub = StubRegistry()
+    stub.add(1, AVRO)
+    stub.status = 503
+    with serving(stub) as url, avro_pipeline(url, tmp_path, 30) as (pipeline, store):
+        working = threading.Thread(target=pipeline.step)
+        working.start()
+        until = time.monotonic() + 60
+        while len(stub.asked) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        stub.status = 200
+        working.join(60)
+        pipeline.write()
+        assert (pipeline.n_records, pipeline.n_refused) == (30, 0)
+        assert store.offsets() == {("avro", 0): 30}
+
+
+def test_a_service_that_is_to_stop_does_not_wait_for_the_registry(tmp_path: Path) -> None:
+    stub = StubRegistry()
+    stub.status = 503
+    with serving(stub) as url, avro_pipeline(url, tmp_path, 30) as (pipeline, store):
+        stop = threading.Event()
+        errors: list[TemporaryError] = []
+
+        def run() -> None:
+            try:
+                pipeline.run(stop)
+            except TemporaryError as error:
+                errors.append(error)
+
+        working = threading.Thread(target=run)
+        working.start()
+        until = time.monotonic() + 60
+        while not stub.asked:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        stop.set()
+        working.join(60)
+        assert [str(error) for error in errors] == [f"{url}: schema 1: answered 503"]
+        assert store.offsets() == {}
+
+
+@contextmanager
+def avro_pipeline(url: str, folder: Path, n: int) -> Iterator[tuple[Pipeline, Store]]:
+    """A pipeline over `n` records in Avro."""
+    plain = settings_of(folder).model_dump(exclude_unset=True)
+    source = {
+        "kind": "kafka",
+        "bootstrap_servers": "127.0.0.1:1",
+        "topics": {"features": "avro"},
+        "schema_registry": {"url": url},
+    }
+    settings = Settings.model_validate({**plain, "source": source})
+    data = [{"stream": "s", "id": k, "x": k % 7} for k in range(n)]
+    records = [Record("avro", 0, k, None, encoded(1, AVRO, d)) for k, d in enumerate(data)]
+    store = Store(settings.store.url, lambda: 0.0)
+    pipeline = Pipeline(
+        settings,
+        ListSource(records),
+        store,
+        Registry(settings.registry.path),
+        Metrics(CollectorRegistry()),
+        lambda: 0.0,
+    )
+    try:
+        yield pipeline, store
+    finally:
+        pipeline.close()
+        store.close()
 
 
 def test_requests_are_observed_and_responses_are_counted(tmp_path: Path) -> None:
