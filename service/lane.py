@@ -186,24 +186,28 @@ class Lane:
         dead_letters.write(unwritten.dead_letters[unwritten.n_filed :])
         unwritten.n_filed = len(unwritten.dead_letters)
 
-    def write(self, tx: Transaction) -> None:
-        """Write everything since the last time."""
+    def write_own(self, tx: Transaction) -> None:
+        """Write what only this lane's owner writes; no other process waits for it."""
         unwritten = self.unwritten
         tx.put_offsets(unwritten.offsets)
         for name in sorted(unwritten.touched):
             tx.put_state(name, checkpoint.dumps(self.streams[name].snapshot()), self.number)
-        for incident in unwritten.incidents:
-            tx.put_incident(incident)
-        for action in unwritten.actions:
-            tx.add_action(action)
-        for job in unwritten.jobs:
-            tx.add_job(job)
         for name, samples in unwritten.samples.items():
             model = self.streams[name].settings.model
             assert model is not None
             tx.put_samples(name, samples, keep=model.max_samples, lane=self.number)
         for name, labels in unwritten.labels.items():
             tx.label_samples(name, labels, self.number)
+
+    def write_shared(self, tx: Transaction) -> None:
+        """Write what all processes write; to be called after every lane's `write_own`."""
+        unwritten = self.unwritten
+        for incident in unwritten.incidents:
+            tx.put_incident(incident)
+        for action in unwritten.actions:
+            tx.add_action(action)
+        for job in unwritten.jobs:
+            tx.add_job(job)
         tx.put_dead_letters(unwritten.dead_letters)
         for write in unwritten.writes:
             write(tx)

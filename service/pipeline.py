@@ -420,7 +420,9 @@ class Pipeline:
             lane.file_dead_letters(self.dead_letters)
         with self.store.transaction({lane.number: lane.epoch for lane in lanes}) as tx:
             for lane in lanes:
-                lane.write(tx)
+                lane.write_own(tx)
+            for lane in lanes:
+                lane.write_shared(tx)
         offsets: dict[Partition, int] = {}
         asked = False
         for lane in lanes:

@@ -241,13 +241,24 @@ class Transaction:
         )
 
     def set_champion(self, stream: str, version: int, reason: str, index: int) -> Champion:
-        """Append to the stream's history: `version` is the champion from now on."""
+        """Append to the stream's history: `version` is the champion from now on.
+
+        What is the newest entry already is not appended again: a transaction whose answer was
+        lost is written once more.
+        """
         self._share()
         champions = tables.champions
         last = self._connection.execute(
-            sa.select(sa.func.max(champions.c.sequence)).where(champions.c.stream == stream)
-        ).scalar()
-        entry = Champion(stream, (last or 0) + 1, version, _text(reason), index, self._now)
+            sa.select(champions)
+            .where(champions.c.stream == stream)
+            .order_by(champions.c.sequence.desc())
+            .limit(1)
+        ).first()
+        text = _text(reason)
+        if last is not None and (last.version, last.reason, last.idx) == (version, text, index):
+            return Champion(stream, last.sequence, version, text, index, last.recorded_at)
+        sequence = 1 if last is None else last.sequence + 1
+        entry = Champion(stream, sequence, version, text, index, self._now)
         self._connection.execute(
             champions.insert().values(
                 stream=stream,

@@ -15,7 +15,7 @@ from service.kafka import KafkaSource
 from service.records import Observation
 from service.source_settings import SourceSettings
 from tests.kafka.broker import new_topic
-from tests.kafka.test_source import collect
+from tests.kafka.test_source import Desk, collect
 
 Headers = list[tuple[str, bytes]]
 
@@ -64,6 +64,7 @@ def test_records_of_every_format_are_read_from_a_topic(servers: str) -> None:
         }
     )
     source = KafkaSource(settings)
+    source.start(Desk())
     try:
         records = collect(source, len(sent))
     finally:
