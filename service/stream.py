@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -266,7 +265,7 @@ class Stream:
             return body
         limits = self._images
         data = fetch(body.image_uri, limits.uri_prefixes, limits.max_bytes)
-        return dataclasses.replace(body, image=data)
+        return body._replace(image=data)
 
     def _own_scores(self, body: Observation) -> Array | None:
         """Scores that came with the record, if they cover the declared classes.
