@@ -185,6 +185,11 @@ def _decoded(
     return _label_record(body, key)
 
 
+def iso(time: datetime) -> str:
+    """The time of an observation or a label as `isoformat` writes it, in a quarter of its time."""
+    return orjson.dumps(time)[1:-1].decode()
+
+
 def canonical(value: object, what: str = "value") -> str:
     """Turn a class, level or segment value into its one spelling.
 

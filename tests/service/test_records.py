@@ -14,6 +14,7 @@ from service.records import (
     Record,
     canonical,
     decode,
+    iso,
     record_from_row,
     short,
 )
@@ -325,3 +326,8 @@ def test_a_record_means_the_same_read_fast_and_read_strictly(body: str):
     # A quote behind a backslash is what only the strict reading takes.
     fast, strict = ('{"id":"' + id_ + '",' + body + "}" for id_ in ("\\u0022", '\\"'))
     assert outcome(fast) == outcome(strict)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_the_text_of_a_time_is_that_of_the_standard_library(time: datetime):
+    assert iso(time) == time.isoformat()
