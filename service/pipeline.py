@@ -40,7 +40,7 @@ from service.rows import JobState
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
 from service.show import show
-from service.source import FileSource, Partition, Source
+from service.source import FileSource, NotNowError, Partition, Source
 from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream
 from service.trouble import Trouble
@@ -140,33 +140,36 @@ class Pipeline:
 
     # -- lanes ---------------------------------------------------------------------------------
 
-    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int] | None:
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int]:
         """Become the owner of lanes, and take up their streams where the store has them."""
+        try:
+            taken = [self._take_over(number, everything=total == 1) for number in lanes]
+        except (StoreError, TemporaryError) as error:
+            self.metrics.store_errors.inc(isinstance(error, StoreError))
+            raise NotNowError(str(error)) from error
         offsets: dict[Partition, int] = {}
-        for number in lanes:
-            try:
-                # First the claim: from then on no older owner can write.
-                epoch = self.store.claim(number)
-                states = self.store.states(number)
-                offsets |= self.store.offsets(number)
-                if self.jobs is not None:
-                    self.jobs.take_over(number)
-            except StoreError as error:
-                self._met(error)
-                return None
-            lane = Lane(number, epoch, self.settings, self.metrics, self.decoder, self._open)
-            for name, state in states.items():
-                if name in self._settings_of:
-                    lane.open(name).restore(checkpoint.loads(state))
-            if total == 1:
-                for name in self._settings_of:
-                    lane.open(name)
-            self.lanes[number] = lane
-            self._is_assigned = True
-            log.info("lane assigned", lane=number, epoch=epoch, streams=sorted(states))
-        self._store_trouble.over()
+        for lane, of_lane in taken:
+            self.lanes[lane.number] = lane
+            offsets |= of_lane
+            log.info("lane assigned", lane=lane.number, epoch=lane.epoch, streams=[*lane.streams])
+        self._is_assigned = True
         self.metrics.lanes_owned.set(len(self.lanes))
         return offsets
+
+    def _take_over(self, number: int, *, everything: bool) -> tuple[Lane, Mapping[Partition, int]]:
+        """The lane with its streams: those of the store, or all that are configured."""
+        # First the claim: from then on no older owner can write.
+        epoch = self.store.claim(number)
+        lane = Lane(number, epoch, self.settings, self.metrics, self.decoder, self._open)
+        for name, state in self.store.states(number).items():
+            if name in self._settings_of:
+                lane.open(name).restore(checkpoint.loads(state))
+        if everything:
+            for name in self._settings_of:
+                lane.open(name)
+        if self.jobs is not None:
+            self.jobs.take_over(number)
+        return lane, self.store.offsets(number)
 
     def begun(
         self, offsets: Mapping[Partition, int], gone: Mapping[Partition, int] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from service.incidents import Incident
 from service.jobs import tabular_row
 from service.monitor import Monitor
 from service.policy import Decision
-from service.records import DecodeError, LabelRecord, Observation, Record, decode
+from service.records import DecodeError, LabelRecord, Observation, Record, decode, iso
 from service.representation import Embedding, Raw, Representation, Tabular
 from service.rows import ContentKind, StoredSample
 from service.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
@@ -222,10 +221,11 @@ class Stream:
         if self.scorer is not None and inputs:
             scored = self.scorer.score(np.stack(inputs))
         arrivals: list[Arrival] = []
+        classes = self.score_classes
         row = 0
         for record, body in good:
             at = (record.topic, record.partition, record.offset)
-            time = body.time.isoformat() if body.time else ""
+            time = iso(body.time) if body.time else ""
             if isinstance(body, LabelRecord):
                 arrivals.append(Arrival(at, body.id, time, None, body.label))
                 continue
@@ -233,7 +233,7 @@ class Stream:
             if self.is_image:
                 assert scored is not None
                 raw = _image_raw(scored, row)
-            own = scored.scores[row].astype(np.float64) if scored else self._own_scores(body)
+            own = scored.scores[row].astype(np.float64) if scored else _own_scores(body, classes)
             arrivals.append(
                 Arrival(at, body.id, time, raw, body.label, body.prediction, own, body.segment)
             )
@@ -273,19 +273,7 @@ class Stream:
             return body
         limits = self._images
         data = fetch(body.image_uri, limits.uri_prefixes, limits.max_bytes)
-        return dataclasses.replace(body, image=data)
-
-    def _own_scores(self, body: Observation) -> Array | None:
-        """Scores that came with the record, if they cover the declared classes.
-
-        Others say nothing of some class, and the largest of what is left may be any: then the
-        prediction that came along is what was served.
-        """
-        given, classes = body.scores, self.score_classes
-        if given is None or not classes or not given.keys() >= set(classes):
-            return None
-        own = np.array([given[c] for c in classes], np.float64)
-        return own if 0 < own.sum() < np.inf else None
+        return body._replace(image=data)
 
     def _sample(self, index: int, body: Observation, time: str) -> StoredSample:
         if self.is_image:
@@ -357,6 +345,19 @@ def _record(fields: Sequence[Any]) -> Record:
         headers=tuple((name, content) for name, content in headers),
         timestamp_ms=timestamp_ms,
     )
+
+
+def _own_scores(body: Observation, classes: tuple[str, ...]) -> Array | None:
+    """Scores that came with the record, if they cover the declared classes.
+
+    Others say nothing of some class, and the largest of what is left may be any: then the
+    prediction that came along is what was served.
+    """
+    given = body.scores
+    if given is None or not classes or not given.keys() >= set(classes):
+        return None
+    own = np.array([given[c] for c in classes], np.float64)
+    return own if 0 < own.sum() < np.inf else None
 
 
 def _image_raw(scored: Scored, row: int) -> Array:
