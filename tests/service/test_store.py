@@ -226,11 +226,21 @@ def test_a_finished_transaction_takes_no_more_writes(store: Store) -> None:
         tx.put_state("digits", b"late")
 
 
+def test_a_promotion_that_is_written_again_is_not_another_one(store: Store) -> None:
+    for reason in ("first", "first", "second"):
+        with store.transaction() as tx:
+            tx.set_champion("digits", 3, reason, 500)
+    assert [(c.sequence, c.reason) for c in store.champion_history("digits")] == [
+        (1, "first"),
+        (2, "second"),
+    ]
+
+
 def test_writers_in_several_threads_wait_for_each_other(store: Store) -> None:
     def append(n: int) -> None:
-        for _ in range(5):
+        for k in range(5):
             with store.transaction() as tx:
-                tx.set_champion("digits", n, "", 0)
+                tx.set_champion("digits", n, "", k)
 
     threads = [threading.Thread(target=append, args=(n,)) for n in range(3)]
     for thread in threads:
