@@ -285,6 +285,14 @@ class Pipeline:
         self.stop = stop
         while not stop.is_set() and self.step():
             pass
+        while not stop.is_set():
+            try:
+                self.write()
+            except (StoreError, OSError) as error:
+                self._met(error)
+                stop.wait(1.0)
+            else:
+                return
         self.write()
 
     def step(self, *, timeout_s: float = 0.2) -> bool:
