@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.records import Record
-from service.source import Partition
+from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
 
 
 class ClientError(RuntimeError):
@@ -49,6 +49,17 @@ class Bounds:
 
 Fetched = Sequence[tuple[Record, int]]
 """Records of one partition in order, each with its time: Unix milliseconds, or -1 for none."""
+
+
+def to_record(
+    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None
+) -> Record:
+    """What a client gives, as a record of the service."""
+    if value is None:  # a tombstone, which `decode` refuses as empty
+        value = b""
+    elif len(value) > MAX_RECORD_BYTES:
+        return Record(topic, partition, offset, key, value[:KEPT_BYTES], len(value))
+    return Record(topic, partition, offset, key, value)
 
 
 class Reader(Protocol):
