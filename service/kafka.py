@@ -44,6 +44,24 @@ _IDLE_S = 0.005
 """The shortest wait for another partition, so that it is not a busy loop."""
 
 
+def _client(
+    name: str,
+) -> tuple[
+    Callable[[SourceSettings], Reader], Callable[[SourceSettings, str, GroupListener], Member]
+]:
+    """The reader and the member of a client, by its name in the settings."""
+    if name == "kafka-python":
+        return KafkaPythonReader, KafkaPythonMember
+    try:
+        from service.kafka_confluent import ConfluentMember, ConfluentReader  # noqa: PLC0415
+    except ModuleNotFoundError as error:  # an extra
+        raise SourceError(
+            f"source.client: {name} needs the package confluent-kafka, which is not installed: "
+            "pip install 'shiftwatch[confluent]'"
+        ) from error
+    return ConfluentReader, ConfluentMember
+
+
 class KafkaSource:
     """The lanes of the configured topics that the group gives to this process.
 
@@ -58,8 +76,9 @@ class KafkaSource:
     Raises
     ------
     SourceError
-        If no broker can be reached, a topic does not exist, or the topics have different numbers
-        of partitions. Later if an offset is not there any more and `auto_offset_reset` is none,
+        If the client is not installed, no broker can be reached or it does not accept the login or
+        the certificate, a topic does not exist, or the topics have different numbers of
+        partitions. Later if an offset is not there any more and `auto_offset_reset` is none,
         if the broker refuses what is asked, or a batch is damaged. A broker that is away is no
         error: `poll` returns nothing until it is back.
     """
@@ -81,14 +100,17 @@ class KafkaSource:
         self._next: dict[Partition, int] = {}
         self._merges: dict[int, Merge] = {}
         self._wanted: set[int] = set()
+        self._held: set[Partition] = set()
         self._first_turn = 0
         self._retry_at = 0.0
         self._is_away = False
         self._is_closed = False
-        with self._named("cannot be reached"):
-            self._reader: Reader = KafkaPythonReader(settings)
+        open_reader, self._open_member = _client(settings.client)
+        with self._reached():
+            self._reader = open_reader(settings)
         try:
-            self._total = self._count_lanes()
+            with self._reached():
+                self._total = self._count_lanes()
         except SourceError:
             self._reader.close()
             raise
@@ -109,7 +131,7 @@ class KafkaSource:
         return counts[self._topics[0]]
 
     def _join(self, listener: GroupListener) -> Member:
-        return KafkaPythonMember(self._settings, self._topics[0], listener)
+        return self._open_member(self._settings, self._topics[0], listener)
 
     # -- the contract --------------------------------------------------------------------------
 
@@ -259,7 +281,8 @@ class KafkaSource:
         if not self._next:
             time.sleep(min(timeout_s, _RETRY_S / 10))
             return
-        self._reader.hold(self._full())
+        self._held = self._full()
+        self._reader.hold(self._held)
         try:
             with self._named(f"{', '.join(self._topics)}: cannot be read"):
                 fetched = self._reader.poll(timeout_s)
@@ -283,12 +306,17 @@ class KafkaSource:
             )
 
     def _full(self) -> set[Partition]:
-        return {
-            at
-            for merge in self._merges.values()
-            for at in merge.partitions
-            if merge.count(at) >= _BUFFERED_RECORDS or merge.size(at) >= _BUFFERED_BYTES
-        }
+        """Partitions with too much waiting; once full, until half of it is gone."""
+        full = set()
+        for merge in self._merges.values():
+            for at in merge.partitions:
+                share = 2 if at in self._held else 1
+                if (
+                    merge.count(at) * share >= _BUFFERED_RECORDS
+                    or merge.size(at) * share >= _BUFFERED_BYTES
+                ):
+                    full.add(at)
+        return full
 
     def _take(self, max_records: int) -> list[Record]:
         """The next records, of one lane after the other; each time another lane is first."""
@@ -359,3 +387,12 @@ class KafkaSource:
             yield
         except ClientError as error:
             raise SourceError(f"{self._servers}: {what}: {error}") from error
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """At the start a broker that is away is an error too."""
+        try:
+            with self._named("cannot be reached"):
+                yield
+        except AwayError as error:
+            raise SourceError(f"{self._servers}: cannot be reached: {error}") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.records import Record
-from service.source import Partition
+from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
 
 
 class ClientError(RuntimeError):
@@ -49,6 +49,27 @@ class Bounds:
 
 Fetched = Sequence[tuple[Record, int]]
 """Records of one partition in order, each with its time: Unix milliseconds, or -1 for none."""
+
+
+def to_record(
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes | None]] | None = None,
+    timestamp_ms: int = -1,
+) -> Record:
+    """What a client gives, as a record of the service; -1 stands for no time."""
+    dropped = 0
+    if value is None:  # a tombstone, which `decode` refuses as empty
+        value = b""
+    elif len(value) > MAX_RECORD_BYTES:
+        dropped, value = len(value), value[:KEPT_BYTES]
+    # A header may have no value.
+    given = tuple((name, content or b"") for name, content in headers) if headers else ()
+    time = timestamp_ms if timestamp_ms >= 0 else None
+    return Record(topic, partition, offset, key, value, dropped, given, time)
 
 
 class Reader(Protocol):

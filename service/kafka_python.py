@@ -18,9 +18,9 @@ from service.kafka_client import (
     Fetched,
     GroupListener,
     OffsetsGoneError,
+    to_record,
 )
-from service.records import Record
-from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
+from service.source import Partition
 from service.source_settings import SourceSettings
 
 _RECONNECT_MS = 2000
@@ -64,15 +64,19 @@ def connection_config(settings: SourceSettings) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If the password cannot be read.
+        If a password cannot be read.
     """
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": "shiftwatch",
         "reconnect_backoff_max_ms": _RECONNECT_MS,
+        "metadata_max_age_ms": settings.metadata_max_age_ms,
         "metrics_enabled": False,
         "security_protocol": settings.security_protocol,
-        "ssl_cafile": None if settings.ssl_cafile is None else str(settings.ssl_cafile),
+        "ssl_cafile": settings.ssl_cafile,
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_password": settings.read_ssl_key_password(),
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,
         "sasl_plain_password": settings.read_sasl_password(),
@@ -130,7 +134,15 @@ class KafkaPythonReader:
         with _translated():
             found = self._consumer.poll(int(timeout_s * 1000), max_records=_ALL)
         return {
-            (at.topic, at.partition): [(to_record(r), r.timestamp) for r in records]
+            (at.topic, at.partition): [
+                (
+                    to_record(
+                        r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp
+                    ),
+                    r.timestamp,
+                )
+                for r in records
+            ]
             for at, records in found.items()
         }
 
@@ -178,7 +190,6 @@ class KafkaPythonMember:
                 session_timeout_ms=settings.session_timeout_ms,
                 heartbeat_interval_ms=min(3000, settings.session_timeout_ms // 3),
                 max_poll_interval_ms=max(settings.session_timeout_ms, 60_000),
-                metadata_max_age_ms=60_000,
                 partition_assignment_strategy=(CooperativeStickyAssignor,),
             )
             self._consumer.subscribe([topic], listener=_Listener(self._consumer, listener))
@@ -229,22 +240,3 @@ class _Listener:
 
 
 ConsumerRebalanceListener.register(_Listener)
-
-
-def to_record(found: Any) -> Record:
-    """What the client gives, as a record of the service."""
-    # A record without a value, a tombstone, is refused by `decode` as empty.
-    value: bytes = found.value or b""
-    dropped = len(value) if len(value) > MAX_RECORD_BYTES else 0
-    kept = value[:KEPT_BYTES] if dropped else value
-    return Record(
-        found.topic,
-        found.partition,
-        found.offset,
-        found.key,
-        kept,
-        dropped,
-        # A header may have no value.
-        tuple((name, content or b"") for name, content in found.headers) if found.headers else (),
-        found.timestamp if found.timestamp >= 0 else None,
-    )

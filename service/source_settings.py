@@ -148,6 +148,11 @@ class SourceSettings(Section):
         description="Kafka: HOST:PORT of some brokers, which name the others. This and all below "
         "is for Kafka only; text with commas is a list too.",
     )
+    client: Literal["kafka-python", "confluent"] = Field(
+        default="kafka-python",
+        description="Kafka: the library that talks to the brokers. confluent is faster and an "
+        "extra: pip install 'shiftwatch[confluent]'. All other settings mean the same to both.",
+    )
     topics: TopicSettings | None = Field(default=None, description="Kafka: the topics.")
     schema_registry: SchemaRegistrySettings | None = Field(
         default=None,
@@ -182,11 +187,31 @@ class SourceSettings(Section):
         default=None,
         description="Kafka: certificates to trust, PEM; none for the system's.",
     )
+    ssl_certfile: Path | None = Field(
+        default=None,
+        description="Kafka: the certificate to show to brokers that ask for one, PEM.",
+    )
+    ssl_keyfile: Path | None = Field(default=None, description="Kafka: its private key, PEM.")
+    ssl_key_password: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="Kafka: the key's password, if it has one; it belongs in the environment "
+        "(SHIFTWATCH_SOURCE__SSL_KEY_PASSWORD).",
+    )
+    ssl_key_password_file: Path | None = Field(
+        default=None, description="Kafka: file that holds the key's password instead."
+    )
     session_timeout_ms: int = Field(
         default=45_000,
         ge=1000,
         le=1_800_000,
         description="Kafka: silence after which the group gives a member up.",
+    )
+    metadata_max_age_ms: int = Field(
+        default=60_000,
+        ge=100,
+        le=3_600_000,
+        description="Kafka: after how long to look whether topics have new partitions.",
     )
     max_poll_records: int = Field(
         default=500, ge=1, le=100_000, description="Kafka: records handed to the monitors at once."
@@ -247,9 +272,11 @@ class SourceSettings(Section):
             raise FieldError(("bootstrap_servers",), "expected at least one HOST:PORT, got none")
         if self.topics is None:
             raise FieldError(("topics",), "expected topics.features, got none")
-        if self.sasl_password is not None and self.sasl_password_file is not None:
-            message = "expected either sasl_password or sasl_password_file, got both"
-            raise FieldError(("sasl_password_file",), message)
+        self._check_login()
+        self._check_certificates()
+
+    def _check_login(self) -> None:
+        self._check_either("sasl_password")
         login = {
             "sasl_mechanism": self.sasl_mechanism,
             "sasl_username": self.sasl_username,
@@ -262,6 +289,25 @@ class SourceSettings(Section):
                 message = f"security_protocol {self.security_protocol} {says}"
                 raise FieldError((name,), message)
 
+    def _check_certificates(self) -> None:
+        self._check_either("ssl_key_password")
+        names = [n for n in type(self).model_fields if n.startswith("ssl_")]
+        given = [n for n in names if getattr(self, n) is not None]
+        if given and not self.security_protocol.endswith("SSL"):
+            message = f"security_protocol {self.security_protocol} has no certificates"
+            raise FieldError((given[0],), message)
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            missing = "ssl_keyfile" if self.ssl_keyfile is None else "ssl_certfile"
+            raise FieldError((missing,), "expected both ssl_certfile and ssl_keyfile, got one")
+        has_password = self.ssl_key_password or self.ssl_key_password_file
+        if has_password and self.ssl_keyfile is None:
+            raise FieldError(("ssl_keyfile",), "expected the key that has the password, got none")
+
+    def _check_either(self, name: str) -> None:
+        if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
+            message = f"expected either {name} or {name}_file, got both"
+            raise FieldError((f"{name}_file",), message)
+
     def read_sasl_password(self) -> str | None:
         """Return the password, from its file if it has one; None if there is none.
 
@@ -271,3 +317,15 @@ class SourceSettings(Section):
             If the file cannot be read or is empty.
         """
         return read_secret("source.sasl_password_file", self.sasl_password, self.sasl_password_file)
+
+    def read_ssl_key_password(self) -> str | None:
+        """Return the password of the private key, as above.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read or is empty.
+        """
+        return read_secret(
+            "source.ssl_key_password_file", self.ssl_key_password, self.ssl_key_password_file
+        )

@@ -87,3 +87,9 @@ def own_broker(broker: Broker | None) -> Broker:
     if broker is None:
         pytest.skip("the broker that KAFKA_BOOTSTRAP_SERVERS names is not stopped")
     return broker
+
+
+@pytest.fixture(params=["kafka-python", "confluent"])
+def client(request: pytest.FixtureRequest) -> str:
+    """Each of the two clients."""
+    return str(request.param)

@@ -123,10 +123,10 @@ def whole(
 
 
 def test_lanes_move_between_processes_and_the_incidents_are_the_same(
-    servers: str, topics: Topics, tmp_path: Path
+    servers: str, client: str, topics: Topics, tmp_path: Path
 ) -> None:
     messages = interleaved(topics)
-    settings = document(servers, topics, tmp_path / "fleet", STREAMS)
+    settings = document(servers, topics, tmp_path / "fleet", STREAMS, client=client)
     third = len(messages) // 3
     with fleet(settings, tmp_path) as (processes, store):
         produce(servers, messages[:third])

@@ -42,10 +42,10 @@ def n_stored(store: Store) -> int:
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_incidents(
-    servers: str, topics: Topics, tmp_path: Path
+    servers: str, client: str, topics: Topics, tmp_path: Path
 ) -> None:
     messages = topics.messages(N)
-    settings = document(servers, topics, tmp_path / "killed")
+    settings = document(servers, topics, tmp_path / "killed", client=client)
     folder = tmp_path / "killed"
     produced = 0
     with closing(Store(settings["store"]["url"], time.time)) as store:
@@ -70,11 +70,11 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_incidents(
 
 
 def test_a_broker_that_is_away_for_a_while_changes_nothing(
-    own_broker: Broker, servers: str, topics: Topics, tmp_path: Path
+    own_broker: Broker, servers: str, client: str, topics: Topics, tmp_path: Path
 ) -> None:
     messages = topics.messages(N)
     produce(servers, messages[:1500])
-    with opened(document(servers, topics, tmp_path / "away")) as (pipeline, store):
+    with opened(document(servers, topics, tmp_path / "away", client=client)) as (pipeline, store):
         step_until(pipeline, lambda: pipeline.n_records >= 900)
         own_broker.stop()
         try:

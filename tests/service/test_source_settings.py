@@ -12,6 +12,7 @@ from service.source_settings import SourceSettings
 
 STREAMS = "streams: [{name: s, problem: x_to_y}]\n"
 KAFKA = "kind: kafka, bootstrap_servers: 'a:9092, b:9092', topics: {features: events}"
+TLS = f"{KAFKA}, security_protocol: SSL"
 
 
 def source(text: str, environ: dict[str, str] | None = None) -> SourceSettings:
@@ -91,6 +92,17 @@ def test_events_over_http_need_a_port_and_a_token() -> None:
     assert source("kind: stdin").path == Path("var/events.jsonl")
 
 
+def test_the_keys_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    key = f"{TLS}, ssl_certfile: a.pem, ssl_keyfile: a.key"
+    assert source(key).read_ssl_key_password() is None
+    found = source(key, {"SHIFTWATCH_SOURCE__SSL_KEY_PASSWORD": "pa55"})
+    assert found.read_ssl_key_password() == "pa55"
+    assert "pa55" not in repr(found)
+    (tmp_path / "password").write_text("fr0m-file\n")
+    found = source(f"{key}, ssl_key_password_file: '{tmp_path}/password'")
+    assert found.read_ssl_key_password() == "fr0m-file"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -141,6 +153,16 @@ def test_events_over_http_need_a_port_and_a_token() -> None:
             f"{KAFKA}, security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: me, "
             "sasl_password: a, sasl_password_file: b",
             "source.sasl_password_file: expected either",
+        ),
+        (f"{KAFKA}, client: librdkafka", "source.client: "),
+        ("client: confluent", "source.client: has no meaning where kind is file"),
+        (f"{KAFKA}, ssl_cafile: ca.pem", "source.ssl_cafile: .* PLAINTEXT has no certificates"),
+        (f"{TLS}, ssl_certfile: a.pem", "source.ssl_keyfile: expected both"),
+        (f"{TLS}, ssl_keyfile: a.key", "source.ssl_certfile: expected both"),
+        (f"{TLS}, ssl_key_password: a", "source.ssl_keyfile: expected the key"),
+        (
+            f"{TLS}, ssl_key_password: a, ssl_key_password_file: b",
+            "source.ssl_key_password_file: expected either",
         ),
     ],
 )
