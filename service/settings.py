@@ -199,7 +199,11 @@ class ImageSettings(Section):
 class CheckpointSettings(Section):
     """How often states and offsets are written; whichever comes first."""
 
-    every_records: int = Field(default=2000, ge=1, description="Records between two checkpoints.")
+    every_records: int = Field(
+        default=20_000,
+        ge=1,
+        description="Records between two checkpoints; incidents are written at once.",
+    )
     every_s: float = Field(default=2.0, gt=0, description="Seconds between two checkpoints.")
 
 
