@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-fast test-statistics check lint types imports docs bench-quick bench-verdict lock clean
+.PHONY: help setup demo test test-kafka test-postgres test-fast test-statistics check lint types imports docs bench-quick bench-verdict lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: setup ## all tests but those over hundreds of seeds and those with a broke
 
 test-kafka: setup ## the tests with a real broker (about two minutes; Java 17 and Maven, or KAFKA_BOOTSTRAP_SERVERS)
 	$(BIN)/python -m pytest -m kafka tests/kafka $(PYTEST_ARGS)
+
+test-postgres: setup ## the tests with a real PostgreSQL alone (they are part of make test)
+	$(BIN)/python -m pytest -m postgres tests/service $(PYTEST_ARGS)
 
 test-statistics: setup ## promises over hundreds of seeds (about five minutes)
 	$(BIN)/python -m pytest -m statistical $(PYTEST_ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -15,18 +15,24 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
+from service.batch import Limits
 from service.correction import correct_scores, prior_document
 from service.http import HttpServer, create_app
 from service.incidents import Incident
+from service.ingest import Ingest
 from service.jobs import Jobs, Progress
 from service.kafka import KafkaSource
 from service.metrics import Metrics
-from service.outbox import Outbox
+from service.outbox import Handler, Outbox
 from service.pipeline import Pipeline
 from service.promotion import promote, rollback
+from service.publisher import INCIDENTS_KIND, IncidentTopic, Publisher
 from service.settings import Settings
 from service.source import DirectorySource, FileSource, Source
 from service.source_settings import SourceSettings
+from service.spool import Spool
+from service.spool_source import SpoolSource
+from service.stdin import StdinSource
 from service.store import Store
 from service.webhook import Webhook
 
@@ -47,6 +53,16 @@ def open_source(settings: SourceSettings) -> Source:
         return KafkaSource(settings)
     if settings.kind == "directory":
         return DirectorySource(settings.path, follow=settings.follow)
+    if settings.kind == "stdin":
+        return StdinSource()
+    if settings.kind == "http":
+        return SpoolSource(
+            Spool(
+                settings.path,
+                max_backlog_bytes=settings.max_backlog_bytes,
+                max_keys=settings.idempotency_keys,
+            )
+        )
     return FileSource(settings.path, follow=settings.follow)
 
 
@@ -60,6 +76,8 @@ class App:
         The straight line, and what carries out its actions.
     prometheus
         Where the metrics are registered.
+    ingest
+        What takes events over HTTP, where they come so.
     """
 
     settings: Settings
@@ -68,6 +86,7 @@ class App:
     pipeline: Pipeline
     outbox: Outbox
     prometheus: CollectorRegistry
+    ingest: Ingest | None = None
     started: bool = False
 
     # -- what the HTTP interface shows ---------------------------------------------------------
@@ -159,6 +178,8 @@ class App:
             self.pipeline.run(stop)
         finally:
             self.started = False
+            if self.ingest is not None:
+                self.ingest.stop()
         log.info("stopped", records="written")
 
     def drain(self, limit_s: float = 10.0) -> None:
@@ -194,13 +215,32 @@ def open_app(
             )
         pipeline = Pipeline(settings, source, store, registry, metrics, time.time, jobs=jobs)
         stack.callback(pipeline.close)
-        handlers: Mapping[str, Webhook] = {
+        handlers: dict[str, Handler] = {
             f"webhook:{n}": Webhook(hook, metrics=metrics)
             for n, hook in enumerate(settings.webhooks)
         }
+        if settings.source.topics is not None and settings.source.topics.incidents is not None:
+            publisher = Publisher(settings.source, settings.source.topics.incidents)
+            stack.callback(publisher.close)
+            handlers[INCIDENTS_KIND] = IncidentTopic(publisher)
         outbox = Outbox(store, handlers, time.time)
         pipeline.on_written = outbox.notify
-        yield App(settings, store, registry, pipeline, outbox, prometheus)
+        ingest = _ingest(settings, source, metrics)
+        yield App(settings, store, registry, pipeline, outbox, prometheus, ingest)
+
+
+def _ingest(settings: Settings, source: Source, metrics: Metrics) -> Ingest | None:
+    if not isinstance(source, SpoolSource):
+        return None
+    spool = source.spool
+    metrics.ingest_spool_bytes.set_function(lambda: spool.backlog_bytes)
+    return Ingest(
+        spool,
+        Limits(settings.source.max_request_bytes, settings.source.max_request_records),
+        [stream.name for stream in settings.streams],
+        settings.images.max_bytes,
+        metrics.ingest_requests,
+    )
 
 
 @contextmanager
@@ -211,7 +251,9 @@ def serving(app: App) -> Iterator[HttpServer | None]:
     http = app.settings.http
     if http.port is not None:
         server = HttpServer(
-            create_app(app, app.prometheus, http.read_token(), app), http.host, http.port
+            create_app(app, app.prometheus, http.read_token(), app, app.ingest),
+            http.host,
+            http.port,
         )
         server.start()
     try:

@@ -102,6 +102,8 @@ def run(config: Config) -> None:
     from service.http import ListenError
     from service.logs import configure
     from service.pipeline import NoChampionError
+    from service.records import TemporaryError
+    from service.settings import SettingsError
     from service.source import SourceError
     from service.tables import StoreError
 
@@ -117,7 +119,9 @@ def run(config: Config) -> None:
         ):
             service.run(stop)
             service.drain()
-    except (ListenError, NoChampionError, SourceError, StoreError) as error:
+    except SettingsError as error:
+        _fail(str(error), EXIT_BAD_CONFIG)
+    except (ListenError, NoChampionError, SourceError, StoreError, TemporaryError) as error:
         _fail(str(error))
 
 

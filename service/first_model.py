@@ -14,8 +14,9 @@ from models.job import Job as TrainingJob
 from models.job import JobResult, Split
 from models.registry import Registry
 from models.spec import Family, ModelVersion
+from service.formats.decoder import Decoder, Ignored
 from service.jobs import progress_of, publish_result, source_job, start_training, tabular_row
-from service.records import LabelRecord, Observation, decode
+from service.records import LabelRecord, Observation
 from service.settings import Settings
 from service.source import FileSource
 from service.store import Store
@@ -126,10 +127,11 @@ def labelled_rows(settings: Settings, stream: str, path: Path) -> tuple[Any, lis
     seen: dict[str, Observation] = {}
     labels: dict[str, str] = {}
     source = FileSource(path)
+    decoder = Decoder(max_image_bytes=settings.images.max_bytes)
     while not source.exhausted:
         for record in source.poll():
-            body = decode(record, max_image_bytes=settings.images.max_bytes)
-            if body.stream != stream:
+            body = decoder.decode(record)
+            if isinstance(body, Ignored) or body.stream != stream:
                 continue
             if isinstance(body, LabelRecord):
                 labels[body.id] = body.label

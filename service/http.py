@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Annotated, Any, Protocol
 
 import structlog
@@ -26,7 +25,10 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from service import __version__
 from service.correction import ScoresError
 from service.incidents import IncidentState
+from service.ingest import PATH as EVENTS_PATH
+from service.ingest import Ingest, add_ingest
 from service.page import CONTENT_SECURITY_POLICY, status_page
+from service.problem import problem
 from service.tables import StoreError
 
 log = structlog.get_logger(__name__)
@@ -124,6 +126,7 @@ def create_app(
     metrics_registry: CollectorRegistry,
     token: str | None = None,
     operator: Operator | None = None,
+    ingest: Ingest | None = None,
 ) -> FastAPI:
     """Make the web application.
 
@@ -137,6 +140,8 @@ def create_app(
         Guards everything that changes state; without one, nothing can be changed.
     operator
         Carries out changes; without one, nothing can be changed.
+    ingest
+        Takes events; without one, they come from elsewhere.
     """
     # FastAPI's documentation pages load scripts from elsewhere; the OpenAPI document is enough.
     app = FastAPI(
@@ -150,11 +155,12 @@ def create_app(
     _add_pages(app, view, metrics_registry)
     _add_api(app, view)
     _add_operations(app, operator)
-    _add_guard(app, token)
+    add_ingest(app, ingest)
+    _add_guard(app, token, ingest)
     return app
 
 
-def _add_guard(app: FastAPI, token: str | None) -> None:
+def _add_guard(app: FastAPI, token: str | None, ingest: Ingest | None) -> None:
     @app.middleware("http")
     async def guard(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
@@ -167,7 +173,9 @@ def _add_guard(app: FastAPI, token: str | None) -> None:
         except Exception:
             # The asker learns nothing about the inside.
             log.exception("request failed", path=request.url.path)
-            response = _problem(500, "an error in the service; its log says more")
+            response = problem(500, "an error in the service; its log says more")
+        if ingest is not None and (request.method, request.url.path) == ("POST", EVENTS_PATH):
+            ingest.count(response.status_code)
         response.headers["x-content-type-options"] = "nosniff"
         response.headers["referrer-policy"] = "no-referrer"
         response.headers["cache-control"] = "no-store"
@@ -182,45 +190,30 @@ def _only_reads(request: Request) -> bool:
 
 def _refusal(request: Request, token: str | None) -> JSONResponse | None:
     if not token:
-        return _problem(403, "no token is configured, so nothing can be changed over HTTP")
+        return problem(403, "no token is configured, so nothing can be changed over HTTP")
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Compared as a whole and in constant time: the time must not tell how much is right.
     is_right = hmac.compare_digest(given.strip().encode(), token.encode())
     if scheme.lower() != "bearer" or not is_right:
-        return _problem(401, "a bearer token is needed", {"www-authenticate": "Bearer"})
+        return problem(401, "a bearer token is needed", {"www-authenticate": "Bearer"})
     return None
-
-
-def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """RFC 9457."""
-    return JSONResponse(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-        },
-        status_code=status,
-        headers=dict(headers or {}),
-        media_type="application/problem+json",
-    )
 
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        return _problem(error.status_code, str(error.detail), error.headers)
+        return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return _problem(422, f"{where}: {first['msg']}")
+        return problem(422, f"{where}: {first['msg']}")
 
     @app.exception_handler(StoreError)
     def no_store(request: Request, error: StoreError) -> JSONResponse:
         log.warning("request failed", path=request.url.path, reason=str(error))
-        return _problem(503, "the store cannot be read at the moment")
+        return problem(503, "the store cannot be read at the moment")
 
 
 def _add_pages(app: FastAPI, view: View, metrics_registry: CollectorRegistry) -> None:
@@ -246,7 +239,7 @@ def _add_pages(app: FastAPI, view: View, metrics_registry: CollectorRegistry) ->
 
 
 def _check(is_good: bool, reason: str) -> JSONResponse:
-    return JSONResponse({"status": "ok"}) if is_good else _problem(503, reason)
+    return JSONResponse({"status": "ok"}) if is_good else problem(503, reason)
 
 
 def _add_api(app: FastAPI, view: View) -> None:

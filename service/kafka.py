@@ -31,7 +31,7 @@ from service.kafka_group import Change, ChangeKind, Group
 from service.kafka_python import KafkaPythonMember, KafkaPythonReader
 from service.merge import Arrival, Merge, hold_ms
 from service.records import Record
-from service.source import Owner, Partition, SourceError
+from service.source import NotNowError, Owner, Partition, SourceError
 from service.source_settings import SourceSettings
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 _BUFFERED_BYTES = 16 * 1024 * 1024
 _BUFFERED_RECORDS = 10_000
 """A partition with more waiting is not read on until others have caught up."""
-_RETRY_S = 0.2
+_RETRY_S = 0.5
 _IDLE_S = 0.005
 """The shortest wait for another partition, so that it is not a busy loop."""
 
@@ -232,8 +232,10 @@ class KafkaSource:
         new = self._complete()
         if not new:
             return
-        offsets = self._owner.assigned(new, self._total)
-        if offsets is None:
+        try:
+            offsets = self._owner.assigned(new, self._total)
+        except NotNowError as error:
+            log.warning("lanes not taken over yet", lanes=sorted(new), reason=str(error))
             return
         places = {
             (topic, lane): offsets.get((topic, lane)) for topic in self._topics for lane in new

@@ -52,14 +52,24 @@ Fetched = Sequence[tuple[Record, int]]
 
 
 def to_record(
-    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes | None]] | None = None,
+    timestamp_ms: int = -1,
 ) -> Record:
-    """What a client gives, as a record of the service."""
+    """What a client gives, as a record of the service; -1 stands for no time."""
+    dropped = 0
     if value is None:  # a tombstone, which `decode` refuses as empty
         value = b""
     elif len(value) > MAX_RECORD_BYTES:
-        return Record(topic, partition, offset, key, value[:KEPT_BYTES], len(value))
-    return Record(topic, partition, offset, key, value)
+        dropped, value = len(value), value[:KEPT_BYTES]
+    # A header may have no value.
+    given = tuple((name, content or b"") for name, content in headers) if headers else ()
+    time = timestamp_ms if timestamp_ms >= 0 else None
+    return Record(topic, partition, offset, key, value, dropped, given, time)
 
 
 class Reader(Protocol):

@@ -267,8 +267,17 @@ class ConfluentReader:
                 self._meet(message, error)
                 continue
             topic, partition = message.topic(), message.partition()
-            record = to_record(topic, partition, message.offset(), message.key(), message.value())
-            fetched[topic, partition].append((record, message.timestamp()[1]))
+            time_ms = message.timestamp()[1]
+            record = to_record(
+                topic,
+                partition,
+                message.offset(),
+                message.key(),
+                message.value(),
+                message.headers(),
+                time_ms,
+            )
+            fetched[topic, partition].append((record, time_ms))
         for at, found in fetched.items():
             self._positions[at] = found[-1][0].offset + 1
         self._heard.update(fetched)

@@ -135,7 +135,12 @@ class KafkaPythonReader:
             found = self._consumer.poll(int(timeout_s * 1000), max_records=_ALL)
         return {
             (at.topic, at.partition): [
-                (to_record(r.topic, r.partition, r.offset, r.key, r.value), r.timestamp)
+                (
+                    to_record(
+                        r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp
+                    ),
+                    r.timestamp,
+                )
                 for r in records
             ]
             for at, records in found.items()

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from detectors.base import State
 
@@ -47,8 +48,7 @@ class Joined:
     delay: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a record did to the observations and labels that wait for each other.
 
     Attributes
@@ -64,6 +64,9 @@ class Change:
     outcome: Outcome | None = None
     joined: Joined | None = None
     forgotten: tuple[int, str] | None = None
+
+
+NO_CHANGE = Change()
 
 
 class LabelJoin:
@@ -89,7 +92,8 @@ class LabelJoin:
             raise ValueError(f"max_pending must be positive, got {max_pending}")
         self.max_pending = max_pending
         self._recall = max_pending if recall is None else recall
-        self._waiting: OrderedDict[str, tuple[int, str | None]] = OrderedDict()
+        self._waiting: OrderedDict[str, int] = OrderedDict()
+        self._predicted: dict[str, str] = {}  # of those that wait, where it was told
         self._early: OrderedDict[str, str] = OrderedDict()
         self._done: OrderedDict[str, str] = OrderedDict()
         self.unlabelled_evicted = 0
@@ -115,7 +119,7 @@ class LabelJoin:
         They are those that waited when the last event was read, each of them read as well.
         """
         wanted = set(indices)
-        found = {i: k for k, (i, _) in self._waiting.items() if i in wanted}
+        found = {i: k for k, i in self._waiting.items() if i in wanted}
         found |= {i: k for _, i, k in self._ending if i in wanted}
         return [found[i] for i in indices if i in found]
 
@@ -124,25 +128,28 @@ class LabelJoin:
 
         An id that was seen before is a new observation all the same: the newest one waits.
         """
-        early = self._early.pop(id_, None)
-        label = early if label is None else label
+        if self._early:
+            early = self._early.pop(id_, None)
+            label = early if label is None else label
         if label is not None:
             self._n_joined += 2
             self._remember(id_, label)
             return Change(Outcome.JOINED, Joined(index, label, prediction, 0))
-        forgotten = self._end(id_)
-        self._waiting[id_] = (index, prediction)
+        forgotten = self._end(id_) if id_ in self._waiting else None
+        self._waiting[id_] = index
+        if prediction is not None:
+            self._predicted[id_] = prediction
         if len(self._waiting) > self.max_pending:
             forgotten = self._end(next(iter(self._waiting)))
             self.unlabelled_evicted += 1
         self._n_joined += 1
-        return Change(forgotten=forgotten)
+        return NO_CHANGE if forgotten is None else Change(None, None, forgotten)
 
     def label(self, id_: str, label: str, newest_index: int) -> Change:
         """Take a label that came by itself."""
-        waiting = self._waiting.get(id_)
-        if waiting is not None:
-            index, prediction = waiting
+        index = self._waiting.get(id_)
+        if index is not None:
+            prediction = self._predicted.get(id_)
             self._end(id_)
             self._n_joined += 1
             self._remember(id_, label)
@@ -163,11 +170,12 @@ class LabelJoin:
 
     def _end(self, id_: str) -> tuple[int, str] | None:
         """End the wait of an observation with the event that comes next."""
-        waiting = self._waiting.pop(id_, None)
-        if waiting is None:
+        index = self._waiting.pop(id_, None)
+        if index is None:
             return None
-        self._ending.append((self._n_joined + 1, waiting[0], id_))
-        return waiting[0], id_
+        self._predicted.pop(id_, None)
+        self._ending.append((self._n_joined + 1, index, id_))
+        return index, id_
 
     def _remember(self, id_: str, label: str) -> None:
         self._done.pop(id_, None)
@@ -178,17 +186,22 @@ class LabelJoin:
     def snapshot(self) -> State:
         """Everything needed to go on, once every event is read."""
         return {
-            "waiting": [[k, i, p] for k, (i, p) in self._waiting.items()],
-            "early": [[k, v] for k, v in self._early.items()],
-            "done": [[k, v] for k, v in self._done.items()],
+            # Columns, because a checkpoint has up to `max_pending` of them: lists of pairs took
+            # ten times as long.
+            "waiting": [list(self._waiting), list(self._waiting.values())],
+            "predicted": dict(self._predicted),
+            "early": [list(self._early), list(self._early.values())],
+            "done": [list(self._done), list(self._done.values())],
             "evicted": self.unlabelled_evicted,
         }
 
     def restore(self, state: State) -> None:
         """Go on from a snapshot."""
-        self._waiting = OrderedDict((k, (i, p)) for k, i, p in state["waiting"])
-        self._early = OrderedDict((k, v) for k, v in state["early"])
-        self._done = OrderedDict((k, v) for k, v in state["done"])
+        ids, indices = state["waiting"]
+        self._waiting = OrderedDict(zip(ids, indices, strict=True))
+        self._predicted = dict(state["predicted"])
+        self._early = OrderedDict(zip(*state["early"], strict=True))
+        self._done = OrderedDict(zip(*state["done"], strict=True))
         self.unlabelled_evicted = state["evicted"]
         self._n_joined = self._n_read = 0
         self._ending.clear()

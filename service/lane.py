@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
 from service import checkpoint
 from service.arrivals import Outcomes
-from service.dead_letters import append_dead_letters
+from service.dead_letters import DeadLetters
+from service.formats.decoder import Decoder, Ignored
 from service.incidents import Incident, IncidentState
 from service.metrics import Metrics
 from service.policy import ActionKind
-from service.records import DecodeError, Record, decode
+from service.publisher import INCIDENTS_KIND
+from service.records import DecodeError, Record
 from service.rows import Action, DeadLetter, Job, StoredSample
 from service.settings import Settings
 from service.source import Partition
@@ -64,6 +66,8 @@ class Lane:
         The whole configuration.
     metrics
         Counts what happens.
+    decoder
+        Turns records into observations and labels.
     open_stream
         Makes a stream of this lane, by its name; called with the first record of the stream.
     """
@@ -74,6 +78,7 @@ class Lane:
         epoch: int,
         settings: Settings,
         metrics: Metrics,
+        decoder: Decoder,
         open_stream: Callable[[str, Lane], Stream],
     ) -> None:
         self.number = number
@@ -82,6 +87,7 @@ class Lane:
         self.unwritten = Unwritten()
         self._settings = settings
         self._metrics = metrics
+        self._decoder = decoder
         self._open_stream = open_stream
         self._configured = {s.name for s in settings.streams}
 
@@ -129,12 +135,15 @@ class Lane:
     ) -> tuple[dict[str, list[Decoded]], list[tuple[Record, DecodeError]]]:
         by_stream: dict[str, list[Decoded]] = {}
         refused: list[tuple[Record, DecodeError]] = []
-        most = self._settings.images.max_bytes
+        ignored: Counter[str] = Counter()
         for record in records:
             try:
-                body = decode(record, max_image_bytes=most)
+                body = self._decoder.decode(record)
             except DecodeError as error:
                 refused.append((record, error))
+                continue
+            if isinstance(body, Ignored):
+                ignored[body.reason] += 1
                 continue
             decoded = by_stream.get(body.stream)
             if decoded is not None:
@@ -144,6 +153,8 @@ class Lane:
             else:
                 what = f"stream: {body.stream!r} is not configured"
                 refused.append((record, DecodeError("unknown_stream", what, record)))
+        for reason, n in ignored.items():
+            self._metrics.records_ignored.labels(reason).inc(n)
         return by_stream, refused
 
     def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
@@ -157,39 +168,46 @@ class Lane:
                 error.reason,
                 str(error),
                 record.value,
+                record.key,
+                record.headers,
+                record.timestamp_ms,
             )
         )
 
     # -- writing -------------------------------------------------------------------------------
 
-    def file_dead_letters(self, path: Path) -> None:
-        """Append what was refused to the file, before the transaction that passes over it.
+    def file_dead_letters(self, dead_letters: DeadLetters) -> None:
+        """Put away what was refused, before the transaction that passes over it.
 
-        A line that is written twice says so by its coordinates; one that is lost would be silent.
+        A letter that is written twice says so by its coordinates; one that is lost would be silent.
         """
         unwritten = self.unwritten
         unwritten.dead_letters.sort(key=lambda d: (d.topic, d.partition, d.offset))
-        append_dead_letters(path, unwritten.dead_letters[unwritten.n_filed :])
+        dead_letters.write(unwritten.dead_letters[unwritten.n_filed :])
         unwritten.n_filed = len(unwritten.dead_letters)
 
-    def write(self, tx: Transaction) -> None:
-        """Write everything since the last time."""
+    def write_own(self, tx: Transaction) -> None:
+        """Write what only this lane's owner writes; no other process waits for it."""
         unwritten = self.unwritten
         tx.put_offsets(unwritten.offsets)
         for name in sorted(unwritten.touched):
             tx.put_state(name, checkpoint.dumps(self.streams[name].snapshot()), self.number)
-        for incident in unwritten.incidents:
-            tx.put_incident(incident)
-        for action in unwritten.actions:
-            tx.add_action(action)
-        for job in unwritten.jobs:
-            tx.add_job(job)
         for name, samples in unwritten.samples.items():
             model = self.streams[name].settings.model
             assert model is not None
             tx.put_samples(name, samples, keep=model.max_samples, lane=self.number)
         for name, labels in unwritten.labels.items():
             tx.label_samples(name, labels, self.number)
+
+    def write_shared(self, tx: Transaction) -> None:
+        """Write what all processes write; to be called after every lane's `write_own`."""
+        unwritten = self.unwritten
+        for incident in unwritten.incidents:
+            tx.put_incident(incident)
+        for action in unwritten.actions:
+            tx.add_action(action)
+        for job in unwritten.jobs:
+            tx.add_job(job)
         tx.put_dead_letters(unwritten.dead_letters)
         for write in unwritten.writes:
             write(tx)
@@ -229,21 +247,28 @@ class Lane:
                 )
 
     def _messages(self, incident: Incident) -> list[Action]:
-        """The webhook messages of an incident's new state, one for each endpoint."""
+        """The messages about an incident's new state: one for each endpoint, and for the topic."""
         if incident.state is IncidentState.SUSPECTED and incident.evidence:
             return []  # a look that decided nothing
         event = f"incident.{incident.state}"
         document = incident.to_json()
         # An incident can come to a state twice; what a replay writes again has the same digest.
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
-        return [
-            Action(
-                id=f"{incident.id}:{incident.state}:{digest}:{n}",
-                stream=incident.stream,
-                incident_id=incident.id,
-                kind=f"webhook:{n}",
-                payload={"event": event, "data": document},
-            )
+        kinds = {
+            str(n): f"webhook:{n}"
             for n, hook in enumerate(self._settings.webhooks)
             if not hook.events or event in hook.events
+        }
+        topics = self._settings.source.topics
+        if topics is not None and topics.incidents is not None:
+            kinds["kafka"] = INCIDENTS_KIND
+        return [
+            Action(
+                id=f"{incident.id}:{incident.state}:{digest}:{name}",
+                stream=incident.stream,
+                incident_id=incident.id,
+                kind=kind,
+                payload={"event": event, "data": document},
+            )
+            for name, kind in kinds.items()
         ]

@@ -123,5 +123,5 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(number)
     # Their requests are the service's own doing, and say so at info for every one of them.
-    for noisy in ("httpx", "httpcore", "kafka", "uvicorn.access"):
+    for noisy in ("alembic", "httpx", "httpcore", "kafka", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(number, logging.WARNING))

@@ -87,6 +87,24 @@ def _gauge(name: str, help_: str, labels: Mapping[str, tuple[str, ...]]) -> Spec
 SPECS = (
     # -- what comes in
     _counter("records_consumed_total", "Records read from the source.", {"topic": ()}),
+    _counter(
+        "records_ignored_total",
+        "Records that are in order and not needed, by reason: `inference_response` is an answer "
+        "that KServe logged.",
+        {"reason": ("inference_response",)},
+    ),
+    _counter(
+        "ingest_requests_total",
+        "Requests to `POST /api/v1/events` by the answer's status; only where `source.kind` is "
+        "`http`.",
+        {"code": ("202", "400", "401", "403", "413", "415", "422", "429", "500", "503")},
+    ),
+    _gauge(
+        "ingest_spool_bytes",
+        "Bytes of events that were taken over HTTP and are not processed yet; at "
+        "`source.max_backlog_bytes` no more are taken.",
+        {},
+    ),
     _counter("observations_total", "Observations taken by the stream's monitor.", _STREAM),
     _counter(
         "labels_total",
@@ -114,6 +132,12 @@ SPECS = (
                 "bad_text",
                 "too_large",
                 "not_an_image",
+                "unknown_format",
+                "bad_gzip",
+                "bad_envelope",
+                "batch",
+                "bad_avro",
+                "unknown_schema",
                 "unknown_stream",
                 "missing_feature",
                 "new_feature",
@@ -260,9 +284,12 @@ class Metrics:
     """
 
     records_consumed: Counter
+    ingest_requests: Counter
+    ingest_spool_bytes: Gauge
     observations: Counter
     labels: Counter
     dead_letters: Counter
+    records_ignored: Counter
     label_join: Gauge
     last_observation: Gauge
     last_label: Gauge

@@ -7,7 +7,7 @@ does no I/O; how the events are cut into batches changes nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -123,7 +123,7 @@ class Monitor:
         self.correction: PriorCorrection | None = None
         self._correct: deque[bool] = deque(maxlen=500)
         self._before_repair: tuple[int, int] | None = None
-        self._served: dict[int, str] = {}
+        self._served: OrderedDict[int, str] = OrderedDict()
         self._served_elsewhere: dict[int, str] = {}  # of labels that are joined and not yet read
         self._begin_reference()
 
@@ -251,9 +251,9 @@ class Monitor:
         """Take events up to and including the first one that changes the phase."""
         if self.phase is Phase.WARMING_UP:
             return self._warm_up(events, out)
-        rows = self._rows_of(events)
         if self.phase is Phase.WATCHING:
-            return self._watch(events, rows, out)
+            return self._watch(events, out)
+        rows = self._rows_of(events)
         phase = self.phase
         for n, event in enumerate(events, 1):
             wrong = self._take(event, rows, out)
@@ -283,7 +283,8 @@ class Monitor:
             prediction = self._serve(event)
             if prediction is not None:
                 self._served[event.index] = prediction
-                _drop_oldest(self._served, self.settings.labels.max_pending)
+                if len(self._served) > self.settings.labels.max_pending:
+                    self._served.popitem(last=False)
             if event.index in rows:
                 self._watches.keep(event.index, rows[event.index])
             if self.baseline.labels_due(event):
@@ -339,9 +340,10 @@ class Monitor:
 
     # -- stage 1 -------------------------------------------------------------------------------
 
-    def _watch(self, events: list[Event], rows: dict[int, Array], out: Outcomes) -> int:
+    def _watch(self, events: list[Event], out: Outcomes) -> int:
         """Run the banks over the events up to the first alarm, if there is one."""
         events = events[: self.baseline.until_labels_may_be_due(events)]
+        rows = self._rows_of(events)
         n, found = self._watches.advance(
             events, rows, newest=self.n_seen - 1, quiet_until=self._quiet_until
         )
@@ -710,7 +712,7 @@ class Monitor:
             "correction": None if self.correction is None else self.correction.snapshot(),
             "correct": np.array(self._correct, bool),
             "before_repair": self._before_repair,
-            "served": [list(self._served), list(self._served.values())],
+            "served": [np.array(list(self._served), np.int64), list(self._served.values())],
             "baseline": self.baseline.snapshot(),
             "watches": self._watches.snapshot(),
             "recent_scores": [
@@ -743,7 +745,8 @@ class Monitor:
         )
         self._correct = deque(map(bool, state["correct"]), maxlen=self._correct.maxlen)
         self._before_repair = state["before_repair"]
-        self._served = dict(zip(*state["served"], strict=True))
+        index, served = state["served"]
+        self._served = OrderedDict(zip(index.tolist(), served, strict=True))
         self._watches.restore(state["watches"])
         index, scores = state["recent_scores"]
         self._recent_scores.extend(zip(index.tolist(), scores, strict=True))
@@ -788,8 +791,3 @@ def _dismissed(incident: Incident, detail: str) -> Incident:
 def _kept(explanation: dict[str, Any]) -> dict[str, Any]:
     """What of an earlier verdict's explanation stays with a later one."""
     return {key: value for key, value in explanation.items() if key == "provisional"}
-
-
-def _drop_oldest(entries: dict[int, Any], most: int) -> None:
-    while len(entries) > most:
-        del entries[next(iter(entries))]

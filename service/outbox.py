@@ -3,6 +3,9 @@
 An action is written in the transaction that decided on it, so it exists exactly if its cause does.
 It is delivered afterwards, and again if the service dies between the delivery and the note that it
 was done: a handler, or whoever it talks to, tells the second time by the action's id.
+
+Several processes may deliver from one store. Each takes a lease on the action it tries, so the
+others leave it alone; the lease of a process that died ends, and another one delivers.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ MAX_AFTER_S = 36_000.0
 """Longest wait that a handler can ask for; a receiver cannot park an action for ever."""
 POLL_S = 1.0
 """How often the threads look for actions that became due; new ones wake them up."""
+LEASE_S = 120.0
+"""How long an action is one process's. Longer than any delivery, or another process delivers it a
+second time; and the time that an action waits whose process died."""
 STORE_PAUSE_S = 30.0
 """Pause after the store failed. What was delivered could not be noted down and comes again, and a
 receiver must not get it every second while the disk is full."""
@@ -146,20 +152,21 @@ class Outbox:
         attempts = 0
         # Whoever comes second finds what the first one has not done.
         with self._locks[kind]:
-            while due := self._due(kind):
-                for action in due:
-                    if stopping.is_set():
-                        return attempts
-                    self._record(action, self._attempt(action))
-                    attempts += 1
+            while not stopping.is_set() and (action := self._claim(kind)) is not None:
+                self._record(action, self._attempt(action))
+                attempts += 1
         return attempts
 
-    def _due(self, kind: str | None) -> list[Action]:
-        return [
-            a
-            for a in self._store.next_actions(self._clock())
-            if (a.kind if a.kind in self._handlers else None) == kind
-        ]
+    def _claim(self, kind: str | None) -> Action | None:
+        # One at a time: its lease runs while it is delivered, not while others are.
+        claimed = self._store.claim_actions(
+            self._clock(),
+            LEASE_S,
+            kinds=None if kind is None else [kind],
+            besides=self._handlers if kind is None else (),
+            limit=1,
+        )
+        return claimed[0] if claimed else None
 
     def _attempt(self, action: Action) -> Delivery:
         handler = self._handlers.get(action.kind)
@@ -173,21 +180,25 @@ class Outbox:
 
     def _record(self, action: Action, delivery: Delivery) -> None:
         where = {"action": action.id, "kind": action.kind, "stream": action.stream}
+        lease = action.leased_until
         with self._store.transaction() as tx:
             if delivery.state is ActionState.PENDING:
                 delay = retry_delay(action.attempts + 1, action.id)
                 if delay is not None:
                     wait = max(delay, min(delivery.after_s, MAX_AFTER_S))
-                    tx.retry_action(action.id, self._clock() + wait, delivery.detail)
+                    tx.retry_action(action.id, self._clock() + wait, delivery.detail, lease=lease)
                     log.warning(
                         "action will be retried", **where, after_s=wait, reason=delivery.detail
                     )
                     return
                 tries = action.attempts + 1
                 delivery = Delivery.failed(f"gave up after {tries} attempts: {delivery.detail}")
-            tx.finish_action(action.id, delivery.state, delivery.detail)
             if delivery.state is ActionState.DONE:
+                # Done is done, even if another process tries it again by now.
+                tx.finish_action(action.id, delivery.state, delivery.detail)
                 tx.hurry_actions(action.stream, action.kind)
+            else:
+                tx.finish_action(action.id, delivery.state, delivery.detail, lease=lease)
         if delivery.state is ActionState.FAILED:
             log.error("action failed", **where, reason=delivery.detail)
         else:

@@ -29,16 +29,18 @@ from models.registry import Registry
 from models.spec import ModelVersion
 from service import checkpoint
 from service.arrivals import Outcomes
+from service.dead_letters import open_dead_letters
+from service.formats.decoder import Ignored, open_decoder
 from service.jobs import Finished, Jobs
 from service.lane import Lane, Unwritten
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
-from service.records import Record, decode
+from service.records import Record, TemporaryError
 from service.rows import JobState
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
 from service.show import show
-from service.source import FileSource, Partition, Source
+from service.source import FileSource, NotNowError, Partition, Source
 from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream
 from service.trouble import Trouble
@@ -90,6 +92,9 @@ class Pipeline:
         self.registry = registry
         self.metrics = metrics
         self.jobs = jobs
+        self.decoder = open_decoder(settings)
+        self.stop = threading.Event()
+        self.dead_letters = open_dead_letters(settings, self._is_stopping)
         self.pause_while_training = False
         self.to_close: SimpleQueue[tuple[str, str]] = SimpleQueue()
         """Ids of incidents to resolve by hand, and why; filled from other threads."""
@@ -135,33 +140,36 @@ class Pipeline:
 
     # -- lanes ---------------------------------------------------------------------------------
 
-    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int] | None:
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int]:
         """Become the owner of lanes, and take up their streams where the store has them."""
+        try:
+            taken = [self._take_over(number, everything=total == 1) for number in lanes]
+        except (StoreError, TemporaryError) as error:
+            self.metrics.store_errors.inc(isinstance(error, StoreError))
+            raise NotNowError(str(error)) from error
         offsets: dict[Partition, int] = {}
-        for number in lanes:
-            try:
-                # First the claim: from then on no older owner can write.
-                epoch = self.store.claim(number)
-                states = self.store.states(number)
-                offsets |= self.store.offsets(number)
-                if self.jobs is not None:
-                    self.jobs.take_over(number)
-            except StoreError as error:
-                self._met(error)
-                return None
-            lane = Lane(number, epoch, self.settings, self.metrics, self._open)
-            for name, state in states.items():
-                if name in self._settings_of:
-                    lane.open(name).restore(checkpoint.loads(state))
-            if total == 1:
-                for name in self._settings_of:
-                    lane.open(name)
-            self.lanes[number] = lane
-            self._is_assigned = True
-            log.info("lane assigned", lane=number, epoch=epoch, streams=sorted(states))
-        self._store_trouble.over()
+        for lane, of_lane in taken:
+            self.lanes[lane.number] = lane
+            offsets |= of_lane
+            log.info("lane assigned", lane=lane.number, epoch=lane.epoch, streams=[*lane.streams])
+        self._is_assigned = True
         self.metrics.lanes_owned.set(len(self.lanes))
         return offsets
+
+    def _take_over(self, number: int, *, everything: bool) -> tuple[Lane, Mapping[Partition, int]]:
+        """The lane with its streams: those of the store, or all that are configured."""
+        # First the claim: from then on no older owner can write.
+        epoch = self.store.claim(number)
+        lane = Lane(number, epoch, self.settings, self.metrics, self.decoder, self._open)
+        for name, state in self.store.states(number).items():
+            if name in self._settings_of:
+                lane.open(name).restore(checkpoint.loads(state))
+        if everything:
+            for name in self._settings_of:
+                lane.open(name)
+        if self.jobs is not None:
+            self.jobs.take_over(number)
+        return lane, self.store.offsets(number)
 
     def begun(
         self, offsets: Mapping[Partition, int], gone: Mapping[Partition, int] | None = None
@@ -207,6 +215,7 @@ class Pipeline:
             scorer=scorer,
             images=self.settings.images,
             seed=self.settings.seed,
+            decode=self.decoder.decode,
         )
         stream.version = version
         if name in self._references:
@@ -237,8 +246,8 @@ class Pipeline:
         with closing(FileSource(settings.reference.file)) as source:
             while not source.exhausted:
                 for record in source.poll():
-                    body = decode(record, max_image_bytes=self.settings.images.max_bytes)
-                    if body.stream == settings.name:
+                    body = self.decoder.decode(record)
+                    if not isinstance(body, Ignored) and body.stream == settings.name:
                         decoded.append((record, body))
         return decoded
 
@@ -273,8 +282,17 @@ class Pipeline:
 
     def run(self, stop: threading.Event) -> None:
         """Work until the source is exhausted or `stop` is set; then write what is left."""
+        self.stop = stop
         while not stop.is_set() and self.step():
             pass
+        while not stop.is_set():
+            try:
+                self.write()
+            except (StoreError, OSError) as error:
+                self._met(error)
+                stop.wait(1.0)
+            else:
+                return
         self.write()
 
     def step(self, *, timeout_s: float = 0.2) -> bool:
@@ -290,6 +308,10 @@ class Pipeline:
                 self._take()
         except StoreError as error:
             self._met(error)
+        except TemporaryError as error:
+            # The records are kept, and decoded again when it may answer.
+            log.warning("waiting", reason=str(error))
+            self._idle.wait(min(error.after_s, timeout_s))
         self._close_by_hand()
         finished = self.jobs.poll() if self.jobs else None
         if finished is not None:
@@ -356,11 +378,14 @@ class Pipeline:
             return
         try:
             self.write()
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             # What is not written stays in memory, and nothing more is taken until it is.
             self._met(error)
 
-    def _met(self, error: StoreError) -> None:
+    def _is_stopping(self) -> bool:
+        return self.stop.is_set()
+
+    def _met(self, error: StoreError | OSError) -> None:
         self.metrics.store_errors.inc()
         self._store_trouble.met(error)
 
@@ -404,10 +429,12 @@ class Pipeline:
     def _write_lanes(self, lanes: Sequence[Lane]) -> None:
         started = self._monotonic()
         for lane in lanes:
-            lane.file_dead_letters(self.settings.dead_letters.path)
+            lane.file_dead_letters(self.dead_letters)
         with self.store.transaction({lane.number: lane.epoch for lane in lanes}) as tx:
             for lane in lanes:
-                lane.write(tx)
+                lane.write_own(tx)
+            for lane in lanes:
+                lane.write_shared(tx)
         offsets: dict[Partition, int] = {}
         asked = False
         for lane in lanes:
@@ -509,6 +536,8 @@ class Pipeline:
             scorer.close()
         if self.jobs is not None:
             self.jobs.close()
+        self.decoder.close()
+        self.dead_letters.close()
         self.source.close()
 
 

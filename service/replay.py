@@ -78,6 +78,7 @@ def _apart(settings: Settings, folder: Path) -> Settings:
         "store": {"url": store},
         "registry": {"path": folder / "models"},
         "dead_letters": {"path": folder / "dead-letters.jsonl"},
+        "source": {},
         "webhooks": (),
         "http": {"port": None},
         "checkpoint": {"every_records": 100_000, "every_s": 60.0},

@@ -40,6 +40,8 @@ class Action:
         What the last attempt said.
     created_at
         Unix seconds; set by the store when the action is added.
+    leased_until
+        Unix seconds until which it is one process's to deliver; None if it is nobody's.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Action:
     due_at: float = 0.0
     detail: str = ""
     created_at: float = 0.0
+    leased_until: float | None = None
 
 
 class JobState(StrEnum):
@@ -187,6 +190,8 @@ class DeadLetter:
         What is wrong, which value, and where.
     value
         The record's bytes; the store keeps the first 64 KiB.
+    key, headers, timestamp_ms
+        As in the record; the store keeps none of them.
     """
 
     topic: str
@@ -196,3 +201,6 @@ class DeadLetter:
     reason: str
     message: str
     value: bytes
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int | None = None

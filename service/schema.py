@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ class FeatureKind(StrEnum):
     BOOLEAN = "boolean"
 
 
+_ALWAYS_FIT: dict[FeatureKind, set[type]] = {
+    FeatureKind.NUMERIC: {float, type(None)},
+    FeatureKind.CATEGORICAL: {float, str, type(None)},
+    FeatureKind.BOOLEAN: {bool, type(None)},
+}
+"""Types whose every value a feature may have; `_fits` judges the others."""
 _EXPECTED = {
     FeatureKind.NUMERIC: "a number",
     FeatureKind.CATEGORICAL: "text (or a number that is a code)",
@@ -49,9 +56,12 @@ class FeatureSchema:
 
     kinds: Mapping[str, FeatureKind]
     names: tuple[str, ...] = field(init=False)
+    _fit_everywhere: set[type] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.kinds))
+        fit = [_ALWAYS_FIT[kind] for kind in self.kinds.values()]
+        object.__setattr__(self, "_fit_everywhere", set.intersection(*fit) if fit else set())
 
     @classmethod
     def declared(cls, kinds: Mapping[str, str]) -> FeatureSchema:
@@ -94,6 +104,8 @@ class FeatureSchema:
                 f"features: expected the {len(self.names)} of the schema, got {_some(new)} too",
                 record,
             )
+        if self._fit_everywhere.issuperset(map(type, features.values())):
+            return
         for name, kind in self.kinds.items():
             value = features[name]
             if value is not None and not _fits(value, kind):
@@ -210,14 +222,20 @@ class Encoder:
             raise RuntimeError("the encoder is not fitted: it needs the reference's observations")
         out = np.empty((len(rows), len(self.columns)))
         start = 0
+        numbers: dict[str, int] = {}
         for name in self.schema.names:
             width = self._width(name)
-            values = [row[name] for row in rows]
             if name in self.levels:
+                values = [row[name] for row in rows]
                 out[:, start : start + width] = self._one_hot(values, self.levels[name])
             else:
-                out[:, start] = np.array(values, dtype=np.float64)  # None becomes NaN
+                numbers[name] = start
             start += width
+        if numbers:
+            # A row at a time, as they lie in memory.
+            pick = itemgetter(*numbers)
+            picked = np.array([pick(row) for row in rows], dtype=np.float64)  # None becomes NaN
+            out[:, list(numbers.values())] = picked.reshape(len(rows), len(numbers))
         return out
 
     def snapshot(self) -> State:

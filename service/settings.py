@@ -246,6 +246,18 @@ class Settings(Section):
     log: LogSettings = Field(default_factory=LogSettings, description="Log lines.")
 
     @model_validator(mode="after")
+    def _reachable(self) -> Settings:
+        if self.source.kind == "http":
+            if self.http.port is None:
+                raise FieldError(("http", "port"), "source.kind http needs a port, got none")
+            if self.http.token is None and self.http.token_file is None:
+                raise FieldError(
+                    ("http", "token"),
+                    "source.kind http needs one, which senders of events give",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _unique(self) -> Settings:
         first: dict[str, int] = {}
         for n, stream in enumerate(self.streams):

@@ -35,6 +35,10 @@ class SourceError(RuntimeError):
     """The source cannot go on; says which one, where and why."""
 
 
+class NotNowError(SourceError):
+    """The owner cannot take lanes over now; the source tries again, if it has a way to wait."""
+
+
 class Owner(Protocol):
     """Who works on the lanes of a source.
 
@@ -43,7 +47,7 @@ class Owner(Protocol):
     state in the store.
     """
 
-    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int] | None:
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int]:
         """Take lanes over.
 
         Parameters
@@ -55,9 +59,13 @@ class Owner(Protocol):
 
         Returns
         -------
-        dict or None
-            The offsets from which their partitions go on, as far as the store has them; None if
-            it cannot be asked now, and the source has to try again.
+        dict
+            The offsets from which their partitions go on, as far as the store has them.
+
+        Raises
+        ------
+        NotNowError
+            If that cannot be done now; then none of them is taken over.
         """
         ...
 
@@ -133,7 +141,7 @@ class OneLane:
 
     def start(self, owner: Owner) -> None:
         """Assign the lane."""
-        self.seek(owner.assigned([0], 1) or {})
+        self.seek(owner.assigned([0], 1))
 
     def release(self, lane: int) -> None:
         """Stop: there is no other lane to go on with."""
@@ -185,7 +193,7 @@ class ListSource(OneLane):
 
     def start(self, owner: Owner) -> None:
         """Assign all lanes; there is no other process."""
-        self.seek(owner.assigned(sorted(self._lanes), len(self._lanes)) or {})
+        self.seek(owner.assigned(sorted(self._lanes), len(self._lanes)))
 
     def release(self, lane: int) -> None:
         """Leave the records of the lane out."""

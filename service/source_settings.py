@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -13,6 +14,10 @@ from service.stream_settings import Section
 
 Text = Annotated[str, Field(min_length=1)]
 
+_OF_HTTP = {"max_backlog_bytes", "max_request_bytes", "max_request_records", "idempotency_keys"}
+_FIELDS = {"file": {"path", "follow"}, "directory": {"path", "follow"}, "http": {"path", *_OF_HTTP}}
+"""What each kind of source knows; stdin knows nothing, and all else is Kafka's."""
+
 
 class TopicSettings(Section):
     """The topics that are read."""
@@ -21,32 +26,122 @@ class TopicSettings(Section):
     labels: Text | None = Field(
         default=None, description="Topic of labels that come by themselves, if they have one."
     )
+    dead_letters: Text | None = Field(
+        default=None,
+        description="Topic that records which could not be used are written to, instead of the "
+        "file dead_letters.path.",
+    )
+    incidents: Text | None = Field(
+        default=None,
+        description="Topic that every new state of an incident is written to as a CloudEvent.",
+    )
 
     @model_validator(mode="after")
-    def _two(self) -> TopicSettings:
-        if self.features == self.labels:
-            raise FieldError(("labels",), f"expected another topic than features, {self.labels!r}")
+    def _different(self) -> TopicSettings:
+        first: dict[str, str] = {}
+        for field in TopicSettings.model_fields:
+            topic = getattr(self, field)
+            other = first.setdefault(topic, field) if topic is not None else field
+            if other != field:
+                raise FieldError((field,), f"expected another topic than {other}, {topic!r}")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All topics."""
+        """Those that are read."""
         return (self.features,) if self.labels is None else (self.features, self.labels)
+
+
+class SchemaRegistrySettings(Section):
+    """The registry of schemas that records in Avro name theirs in."""
+
+    url: Text = Field(repr=False, description="Kafka: its address; https:// or http://.")
+    username: Text | None = Field(default=None, description="Kafka: who logs in there.")
+    password: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="Kafka: the password; it belongs in the environment "
+        "(SHIFTWATCH_SOURCE__SCHEMA_REGISTRY__PASSWORD).",
+    )
+    password_file: Path | None = Field(
+        default=None, description="Kafka: file that holds the password instead."
+    )
+    ssl_cafile: Path | None = Field(
+        default=None, description="Kafka: certificates to trust, PEM; none for the usual ones."
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=60, description="Kafka: seconds after which a look-up has failed."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            host, user = parts.hostname, parts.username
+        except ValueError:
+            parts, host, user = urlsplit(""), None, None
+        if parts.scheme not in {"https", "http"} or not host or user is not None:
+            raise ValueError("expected https:// or http:// and a host, without user and password")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_login(self) -> SchemaRegistrySettings:
+        if self.password is not None and self.password_file is not None:
+            raise FieldError(("password_file",), "expected either password or password_file")
+        password = self.password or self.password_file
+        if (password is None) != (self.username is None):
+            missing = "password" if password is None else "username"
+            raise FieldError((missing,), "expected username and password, or neither")
+        return self
+
+    def read_password(self) -> str | None:
+        """Return the password, from its file if it has one; None if there is none.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read or is empty.
+        """
+        return read_secret(
+            "source.schema_registry.password_file", self.password, self.password_file
+        )
 
 
 class SourceSettings(Section):
     """Where records come from."""
 
-    kind: Literal["file", "directory", "kafka"] = Field(
+    kind: Literal["file", "directory", "http", "stdin", "kafka"] = Field(
         default="file",
-        description="A file of records, a directory of such files by name, or topics of Kafka.",
+        description="A file of records, a directory of such files by name, events that are posted "
+        "over HTTP, lines of standard input, or topics of Kafka.",
     )
     path: Path = Field(
         default=Path("var/events.jsonl"),
-        description="The file (JSON lines, .gz, .parquet) or directory.",
+        description="The file (JSON lines, .gz, .parquet) or directory; where kind is http the "
+        "folder of events that are not processed yet, var/spool by default.",
     )
     follow: bool = Field(
         default=False, description="Wait for more at the end instead of stopping there."
+    )
+    max_backlog_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 16,
+        description="HTTP: no more events are taken while so many bytes are not processed.",
+    )
+    max_request_bytes: int = Field(
+        default=16 << 20,
+        ge=1 << 10,
+        description="HTTP: largest body of a request, after decompression.",
+    )
+    max_request_records: int = Field(
+        default=10_000, ge=1, description="HTTP: most events of a request."
+    )
+    idempotency_keys: int = Field(
+        default=20_000,
+        ge=0,
+        le=200_000,
+        description="HTTP: how many of the last Idempotency-Keys are remembered.",
     )
     bootstrap_servers: tuple[Text, ...] = Field(
         default=(),
@@ -59,6 +154,10 @@ class SourceSettings(Section):
         "extra: pip install 'shiftwatch[confluent]'. All other settings mean the same to both.",
     )
     topics: TopicSettings | None = Field(default=None, description="Kafka: the topics.")
+    schema_registry: SchemaRegistrySettings | None = Field(
+        default=None,
+        description="Kafka: where the schemas of records in Avro are; needs the extra avro.",
+    )
     group_id: Text = Field(
         default="shiftwatch",
         description="Kafka: the consumer group; it must have no other members.",
@@ -143,16 +242,29 @@ class SourceSettings(Section):
         # What a validator returns is no longer JSON, where a list stands for a tuple.
         return tuple(value) if isinstance(value, list) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spool_by_default(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("kind") == "http":
+            return {"path": "var/spool", **value}
+        return value
+
     @model_validator(mode="after")
     def _of_its_kind(self) -> SourceSettings:
-        of_files = {"path", "follow"}
         given = self.model_fields_set - {"kind"}
-        foreign = given & of_files if self.kind == "kafka" else given - of_files
+        if self.kind == "kafka":
+            foreign = given & set().union(*_FIELDS.values())
+        else:
+            foreign = given - _FIELDS.get(self.kind, set())
         if foreign:
             name = min(foreign)
             raise FieldError((name,), f"has no meaning where kind is {self.kind}")
         if self.kind == "kafka":
             self._check_kafka()
+        if self.max_request_bytes > self.max_backlog_bytes:
+            most, got = self.max_backlog_bytes, self.max_request_bytes
+            message = f"expected at most max_backlog_bytes, which is {most}, got {got}"
+            raise FieldError(("max_request_bytes",), message)
         return self
 
     def _check_kafka(self) -> None:

@@ -4,25 +4,28 @@ The service's guarantee rests on this order:
 
 1. poll a batch;
 2. update the monitors;
-3. write states, offsets, incidents and actions in ONE transaction, fenced by the partition's
-   owner epoch;
+3. write states, offsets, incidents and actions in ONE transaction, fenced by the owner epoch of
+   each lane;
 4. commit the offsets to the broker;
 5. carry out the actions from the outbox, at least once, with a constant idempotency key.
 
 On assignment the source seeks to `Store.offsets`, so the broker's own offsets never decide where a
 stream goes on. Step 3 is `Store.transaction`; there is no other way to write.
+
+A lane is one partition number of all topics, such as features[3] and labels[3]: the unit that moves
+between the processes that share a store, together with the states and samples that it has.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service import tables
+from service import database, tables
 from service.incidents import Incident
 from service.rows import (
     Action,
@@ -45,14 +48,16 @@ first retries come well before it; one that waits for hours must not hold up new
 
 
 class FencedError(StoreError):
-    """Another process owns the partition now; nothing was written.
+    """Another process owns the lane now; nothing was written.
 
-    The one that gets it stops working on the partition: it is no longer its own.
+    The one that gets it stops working on the lane: it is no longer its own.
     """
 
     def __init__(self, lane: int, held: int, newest: int) -> None:
         super().__init__(f"lane {lane}: epoch {held} is over, the owner has epoch {newest}")
         self.lane = lane
+        self.held = held
+        self.newest = newest
 
 
 class Store:
@@ -61,7 +66,8 @@ class Store:
     Parameters
     ----------
     url
-        As SQLAlchemy writes it, such as `sqlite:///shiftwatch.db`. Tables are created.
+        As SQLAlchemy writes it, such as `sqlite:///shiftwatch.db`. Tables are created, and those of
+        an older version are brought to the newest schema.
     clock
         Returns Unix seconds. Only for the times that people read and for due times; no result
         depends on it.
@@ -73,8 +79,8 @@ class Store:
     """
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
-        self._engine = tables.open_engine(url)
-        self._writer = tables.writing(self._engine)
+        self._engine = database.open_engine(url)
+        self._writer = database.writing(self._engine)
         self._clock = clock
 
     def close(self) -> None:
@@ -84,7 +90,7 @@ class Store:
     # -- writing -------------------------------------------------------------------------------
 
     def claim(self, lane: int) -> int:
-        """Become the owner of a partition, and shut out whoever owned it.
+        """Become the owner of a lane, and shut out whoever owned it.
 
         Returns
         -------
@@ -98,7 +104,7 @@ class Store:
         statement = insert.on_conflict_do_update(
             index_elements=[table.c.lane], set_={"epoch": table.c.epoch + 1}
         ).returning(table.c.epoch)
-        with tables.wrapped(self._engine.url), self._writer.begin() as connection:
+        with self._write() as connection:
             epoch: int = connection.execute(statement).scalar_one()
             return epoch
 
@@ -109,67 +115,125 @@ class Store:
         Parameters
         ----------
         epochs
-            What `claim` gave, for every partition whose offsets are written.
+            By lane what `claim` gave, for every lane whose offsets are written.
 
         Raises
         ------
         FencedError
-            If a partition has a newer owner; before the block runs.
+            If a lane has a newer owner; before the block runs.
         StoreError
             If the database is locked, full or not there.
         """
-        with tables.wrapped(self._engine.url), self._writer.begin() as connection:
-            for lane, held in sorted((epochs or {}).items()):
-                self._check_epoch(connection, lane, held)
+        with self._write() as connection:
+            if epochs:
+                self._check_epochs(connection, epochs)
             yield Transaction(connection, self._clock(), frozenset(epochs or ()))
 
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        with database.wrapped(self._engine.url), self._writer.begin() as connection:
+            yield connection
+
     @staticmethod
-    def _check_epoch(connection: sa.Connection, lane: int, held: int) -> None:
+    def _check_epochs(connection: sa.Connection, epochs: Mapping[int, int]) -> None:
         table = tables.lanes
-        # The lock on the row lasts until the commit, so that no claim comes in between; SQLite
-        # has locked the whole database by now and leaves the clause out.
-        newest = connection.execute(
-            sa.select(table.c.epoch).where(table.c.lane == lane).with_for_update()
-        ).scalar()
-        if newest != held:
-            raise FencedError(lane, held, newest or 0)
+        # The locks on the rows last until the commit, so that no claim comes in between, and are
+        # taken in one order, so that no two transactions wait for each other. SQLite has locked the
+        # whole database by now and leaves the clause out.
+        rows = connection.execute(
+            sa.select(table.c.lane, table.c.epoch)
+            .where(table.c.lane.in_(epochs))
+            .order_by(table.c.lane)
+            .with_for_update()
+        )
+        newest = {row.lane: row.epoch for row in rows}
+        for lane, held in sorted(epochs.items()):
+            if newest.get(lane) != held:
+                raise FencedError(lane, held, newest.get(lane, 0))
+
+    def claim_actions(
+        self,
+        now: float,
+        lease_s: float,
+        *,
+        kinds: Collection[str] | None = None,
+        besides: Collection[str] = (),
+        limit: int | None = None,
+    ) -> list[Action]:
+        """Take the actions to try now: of each stream and kind the first that is due.
+
+        An action waits for the earlier ones of its stream and kind, unless those wait for longer
+        than `HOLD_S`, and while another one of them is being delivered. No other process is given
+        it before `finish_action` or `retry_action`, or before the lease ends because the process
+        died.
+
+        Parameters
+        ----------
+        now
+            Unix seconds. The clocks of the processes must not differ by more than a lease.
+        lease_s
+            Seconds for which they are this process's; longer than any delivery takes.
+        kinds, besides
+            Only those of these kinds (None for all), and none of those.
+        limit
+            At most so many, the earliest ones; None for all.
+        """
+        due = _due(now).limit(limit)
+        if kinds is not None:
+            due = due.where(tables.actions.c.kind.in_(kinds))
+        if besides:
+            due = due.where(tables.actions.c.kind.not_in(besides))
+        with self._read() as connection:
+            if connection.execute(due.limit(1)).first() is None:
+                return []  # the usual case, and it holds up nobody
+        with self._write() as connection:
+            database.lock(connection, database.Lock.SHARED)
+            ids = list(connection.execute(due).scalars())
+            if not ids:
+                return []  # another process was faster
+            table = tables.actions
+            connection.execute(
+                table.update().where(table.c.id.in_(ids)).values(leased_until=now + lease_s)
+            )
+            taken = sa.select(table).where(table.c.id.in_(ids)).order_by(table.c.sequence)
+            return _actions(connection, taken)
 
     # -- reading -------------------------------------------------------------------------------
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
-        with tables.wrapped(self._engine.url), self._engine.begin() as connection:
+        with database.wrapped(self._engine.url), self._engine.begin() as connection:
             yield connection
 
-    def states(self, lane: int) -> dict[str, bytes]:
-        table = tables.states
-        with self._read() as connection:
-            rows = connection.execute(
-                sa.select(table.c.stream, table.c.state).where(table.c.lane == lane)
-            )
-            return {r.stream: bytes(r.state) for r in rows}
-
     def offsets(self, lane: int | None = None) -> dict[TopicPartition, int]:
-        """Return the next offset to read, by topic and partition."""
+        """Return the next offset to read, by topic and partition: of one lane, or of all."""
         table = tables.offsets
+        query = sa.select(table.c.topic, table.c.partition, table.c.next_offset)
+        if lane is not None:
+            query = query.where(table.c.partition == lane)
         with self._read() as connection:
-            rows = connection.execute(
-                sa.select(table.c.topic, table.c.partition, table.c.next_offset)
-            )
-            return {
-                (row.topic, row.partition): row.next_offset
-                for row in rows
-                if lane in (None, row.partition)
-            }
+            rows = connection.execute(query)
+            return {(row.topic, row.partition): row.next_offset for row in rows}
 
     def state(self, stream: str, lane: int = 0) -> bytes | None:
-        """Return a stream's state, or None if it has none."""
+        """Return a stream's state in a lane, or None if it has none."""
         table = tables.states
         with self._read() as connection:
             found = connection.execute(
                 sa.select(table.c.state).where(table.c.stream == stream, table.c.lane == lane)
             ).scalar()
             return None if found is None else bytes(found)
+
+    def states(self, lane: int) -> dict[str, bytes]:
+        """Return the states of all streams in a lane, by stream."""
+        table = tables.states
+        with self._read() as connection:
+            rows = connection.execute(
+                sa.select(table.c.stream, table.c.state)
+                .where(table.c.lane == lane)
+                .order_by(table.c.stream)
+            )
+            return {row.stream: bytes(row.state) for row in rows}
 
     def incidents(
         self,
@@ -255,50 +319,8 @@ class Store:
             query = query.where(table.c.state == str(state))
         if due_before is not None:
             query = query.where(table.c.due_at <= due_before)
-        return self._actions(query)
-
-    def next_actions(self, now: float) -> list[Action]:
-        """Return the actions to try now: of each stream and kind the first that is due.
-
-        An action waits for the earlier ones of its stream and kind, unless those wait for longer
-        than `HOLD_S`.
-        """
-        table = tables.actions
-        earlier = table.alias()
-        query = (
-            sa.select(table)
-            .where(
-                table.c.state == ActionState.PENDING.value,
-                table.c.due_at <= now,
-                ~sa.exists().where(
-                    earlier.c.stream == table.c.stream,
-                    earlier.c.kind == table.c.kind,
-                    earlier.c.state == ActionState.PENDING.value,
-                    earlier.c.sequence < table.c.sequence,
-                    earlier.c.due_at <= now + HOLD_S,
-                ),
-            )
-            .order_by(table.c.sequence)
-        )
-        return self._actions(query)
-
-    def _actions(self, query: sa.Select[tuple[object, ...]]) -> list[Action]:
         with self._read() as connection:
-            return [
-                Action(
-                    id=r.id,
-                    stream=r.stream,
-                    incident_id=r.incident_id,
-                    kind=r.kind,
-                    payload=json.loads(r.payload),
-                    state=ActionState(r.state),
-                    attempts=r.attempts,
-                    due_at=r.due_at,
-                    detail=r.detail,
-                    created_at=r.created_at,
-                )
-                for r in connection.execute(query)
-            ]
+            return _actions(connection, query)
 
     def jobs(
         self,
@@ -360,6 +382,8 @@ class Store:
             First index, and the index behind the last one; None for no end.
         labelled_only
             Leave out those without a label.
+        lane
+            Their lane; indices are counted in each by itself.
         """
         table = tables.samples
         query = (
@@ -394,3 +418,46 @@ class Store:
                 )
                 for r in connection.execute(query)
             ]
+
+
+def _due(now: float) -> sa.Select[tuple[str]]:
+    """The ids of the actions that may be tried, earliest first."""
+    table = tables.actions
+    other = table.alias()
+    pending = ActionState.PENDING.value
+    return (
+        sa.select(table.c.id)
+        .where(
+            table.c.state == pending,
+            table.c.due_at <= now,
+            ~sa.exists().where(
+                other.c.stream == table.c.stream,
+                other.c.kind == table.c.kind,
+                other.c.state == pending,
+                sa.or_(
+                    sa.func.coalesce(other.c.leased_until, now) > now,
+                    sa.and_(other.c.sequence < table.c.sequence, other.c.due_at <= now + HOLD_S),
+                ),
+            ),
+        )
+        .order_by(table.c.sequence)
+    )
+
+
+def _actions(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> list[Action]:
+    return [
+        Action(
+            id=r.id,
+            stream=r.stream,
+            incident_id=r.incident_id,
+            kind=r.kind,
+            payload=json.loads(r.payload),
+            state=ActionState(r.state),
+            attempts=r.attempts,
+            due_at=r.due_at,
+            detail=r.detail,
+            created_at=r.created_at,
+            leased_until=r.leased_until,
+        )
+        for r in connection.execute(query)
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,18 +19,20 @@ from models.quality import PROPERTIES
 from models.scorer import Scored
 from service.arrivals import Arrival, Outcomes
 from service.fetch import fetch
+from service.formats.decoder import Ignored
 from service.incidents import Incident
 from service.jobs import tabular_row
 from service.monitor import Monitor
 from service.policy import Decision
-from service.records import DecodeError, LabelRecord, Observation, Record, decode
+from service.records import DecodeError, LabelRecord, Observation, Record, decode, iso
 from service.representation import Embedding, Raw, Representation, Tabular
 from service.rows import ContentKind, StoredSample
 from service.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
 from service.segments import Segments
 from service.settings import ImageSettings, StreamSettings
 
-Decoded = tuple[Record, Observation | LabelRecord]
+Body = Observation | LabelRecord
+Decoded = tuple[Record, Body]
 
 
 class Scorer(Protocol):
@@ -74,6 +75,9 @@ class Stream:
         Limits of images, and where they may come from.
     seed
         As in `Monitor`.
+    decode
+        As the records that are taken were decoded; those that are held back are decoded again
+        after a restart.
     """
 
     def __init__(
@@ -84,12 +88,14 @@ class Stream:
         scorer: Scorer | None,
         images: ImageSettings,
         seed: int,
+        decode: Callable[[Record], Body | Ignored] = decode,
     ) -> None:
         self.settings = settings
         self.name = settings.name
         self.scorer = scorer
         self.version: int | None = None
         self._decide = decide
+        self._decode = decode
         self._images = images
         self._seed = seed
         self._schema: FeatureSchema | None = None
@@ -215,10 +221,11 @@ class Stream:
         if self.scorer is not None and inputs:
             scored = self.scorer.score(np.stack(inputs))
         arrivals: list[Arrival] = []
+        classes = self.score_classes
         row = 0
         for record, body in good:
             at = (record.topic, record.partition, record.offset)
-            time = body.time.isoformat() if body.time else ""
+            time = iso(body.time) if body.time else ""
             if isinstance(body, LabelRecord):
                 arrivals.append(Arrival(at, body.id, time, None, body.label))
                 continue
@@ -226,7 +233,7 @@ class Stream:
             if self.is_image:
                 assert scored is not None
                 raw = _image_raw(scored, row)
-            own = scored.scores[row].astype(np.float64) if scored else self._own_scores(body)
+            own = scored.scores[row].astype(np.float64) if scored else _own_scores(body, classes)
             arrivals.append(
                 Arrival(at, body.id, time, raw, body.label, body.prediction, own, body.segment)
             )
@@ -266,19 +273,7 @@ class Stream:
             return body
         limits = self._images
         data = fetch(body.image_uri, limits.uri_prefixes, limits.max_bytes)
-        return dataclasses.replace(body, image=data)
-
-    def _own_scores(self, body: Observation) -> Array | None:
-        """Scores that came with the record, if they cover the declared classes.
-
-        Others say nothing of some class, and the largest of what is left may be any: then the
-        prediction that came along is what was served.
-        """
-        given, classes = body.scores, self.score_classes
-        if given is None or not classes or not given.keys() >= set(classes):
-            return None
-        own = np.array([given[c] for c in classes], np.float64)
-        return own if 0 < own.sum() < np.inf else None
+        return body._replace(image=data)
 
     def _sample(self, index: int, body: Observation, time: str) -> StoredSample:
         if self.is_image:
@@ -312,7 +307,7 @@ class Stream:
         return {
             "version": self.version,
             "schema": None if self._schema is None else self._schema.snapshot(),
-            "held": [[r.topic, r.partition, r.offset, r.key, r.value] for r, _ in self._held],
+            "held": [_fields(record) for record, _ in self._held],
             "monitor": self.monitor.snapshot(),
             "segments": self.segments.snapshot(),
         }
@@ -324,10 +319,45 @@ class Stream:
         self.version = state["version"]
         self._held = []
         if self._learner is not None:
-            held = [Record(*fields) for fields in state["held"]]
-            self._learn([(record, decode(record)) for record in held])
+            held = [(r, self._decode(r)) for r in map(_record, state["held"])]
+            self._learn([(r, body) for r, body in held if not isinstance(body, Ignored)])
         self.monitor.restore(state["monitor"])
         self.segments.restore(state["segments"])
+
+
+def _fields(record: Record) -> list[Any]:
+    """A record as a snapshot keeps it."""
+    place = [record.topic, record.partition, record.offset]
+    headers = [list(header) for header in record.headers]
+    return [*place, record.key, record.value, headers, record.timestamp_ms]
+
+
+def _record(fields: Sequence[Any]) -> Record:
+    """The record of a snapshot; those of before there were headers have five fields."""
+    topic, partition, offset, key, value, *more = fields
+    headers, timestamp_ms = more or ((), None)
+    return Record(
+        topic,
+        partition,
+        offset,
+        key,
+        value,
+        headers=tuple((name, content) for name, content in headers),
+        timestamp_ms=timestamp_ms,
+    )
+
+
+def _own_scores(body: Observation, classes: tuple[str, ...]) -> Array | None:
+    """Scores that came with the record, if they cover the declared classes.
+
+    Others say nothing of some class, and the largest of what is left may be any: then the
+    prediction that came along is what was served.
+    """
+    given = body.scores
+    if given is None or not classes or not given.keys() >= set(classes):
+        return None
+    own = np.array([given[c] for c in classes], np.float64)
+    return own if 0 < own.sum() < np.inf else None
 
 
 def _image_raw(scored: Scored, row: int) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service import tables
+from service import database, tables
 from service.incidents import Incident
 from service.rows import (
     Action,
@@ -36,20 +36,26 @@ class Transaction:
     Whatever carries an id can be added twice: the second time changes nothing, so a replay after
     a crash writes what the first run wrote.
 
+    On PostgreSQL several processes write at a time. What belongs to a lane is its owner's alone;
+    what belongs to none (incidents, actions, jobs, champions, dead letters) is written by one
+    transaction at a time, from the first such write to the commit. So write the lanes' part first:
+    then no two transactions wait for each other, and each holds the others up for a short time.
+
     Parameters
     ----------
     connection
         A connection whose transaction has begun and holds the write lock.
     now
         Unix seconds, the one time of everything in this transaction.
-    epochs
-        The partitions this transaction is fenced by; empty for one that writes no offsets.
+    lanes
+        The lanes this transaction is fenced by; empty for one that writes no offsets.
     """
 
-    def __init__(self, connection: sa.Connection, now: float, epochs: Collection[int] = ()) -> None:
+    def __init__(self, connection: sa.Connection, now: float, lanes: Collection[int] = ()) -> None:
         self._connection = connection
         self._now = now
-        self._epochs = epochs
+        self._lanes = lanes
+        self._is_sharing = False
 
     # -- checkpoint ----------------------------------------------------------------------------
 
@@ -64,31 +70,33 @@ class Transaction:
         Raises
         ------
         ValueError
-            If the transaction is fenced by some partitions, but not by one of these.
+            If the transaction is fenced by some lanes, but a partition is in none of them.
         """
-        foreign = [at for at in offsets if self._epochs and at[1] not in self._epochs]
-        if foreign:
-            topic, partition = foreign[0]
-            raise ValueError(f"{topic}[{partition}]: the transaction is not fenced by its epoch")
+        for topic, partition in offsets:
+            if self._lanes and partition not in self._lanes:
+                raise ValueError(
+                    f"{topic}[{partition}]: the transaction is fenced by lanes "
+                    f"{sorted(self._lanes)}, not by lane {partition}"
+                )
         self._upsert(
             tables.offsets,
             [
                 {"topic": topic, "partition": partition, "next_offset": next_offset}
-                for (topic, partition), next_offset in offsets.items()
+                for (topic, partition), next_offset in sorted(offsets.items())
             ],
             update=("next_offset",),
         )
 
     def put_state(self, stream: str, state: bytes, lane: int = 0) -> None:
-        """Store a stream's state, in place of the former one."""
-        self._upsert(
-            tables.states, [{"stream": stream, "lane": lane, "state": state}], update=("state",)
-        )
+        """Store a stream's state in a lane, in place of the former one."""
+        row = {"stream": stream, "lane": lane, "state": state}
+        self._upsert(tables.states, [row], update=("state",))
 
     # -- incidents and actions -----------------------------------------------------------------
 
     def put_incident(self, incident: Incident) -> None:
         """Store an incident as it is now."""
+        self._share()
         self._upsert(
             tables.incidents,
             [
@@ -122,16 +130,38 @@ class Transaction:
             },
         )
 
-    def finish_action(self, id_: str, state: ActionState, detail: str = "") -> None:
-        """Take an action out of the outbox, after one more attempt."""
-        self._after_attempt(id_, {"state": str(state), "detail": detail[:MAX_DETAIL_CHARS]})
+    def finish_action(
+        self, id_: str, state: ActionState, detail: str = "", *, lease: float | None = None
+    ) -> bool:
+        """Take an action out of the outbox, after one more attempt.
 
-    def retry_action(self, id_: str, due_at: float, detail: str) -> None:
-        """Leave an action in the outbox for another attempt at `due_at`, in Unix seconds."""
-        self._after_attempt(id_, {"due_at": due_at, "detail": detail[:MAX_DETAIL_CHARS]})
+        Parameters
+        ----------
+        id_, state, detail
+            Which one, done or failed, and what happened.
+        lease
+            The action's `leased_until`: if another process has it by now, nothing changes. None to
+            finish it in any case.
+
+        Returns
+        -------
+        bool
+            False if it was finished before or is another process's.
+        """
+        return self._after_attempt(id_, {"state": str(state), "detail": _text(detail)}, lease)
+
+    def retry_action(
+        self, id_: str, due_at: float, detail: str, *, lease: float | None = None
+    ) -> bool:
+        """Leave an action in the outbox for another attempt at `due_at`, in Unix seconds.
+
+        `lease` and what is returned are as for `finish_action`.
+        """
+        return self._after_attempt(id_, {"due_at": due_at, "detail": _text(detail)}, lease)
 
     def hurry_actions(self, stream: str, kind: str) -> None:
         """Make a stream's pending actions of a kind due at once."""
+        self._share()
         actions = tables.actions
         self._connection.execute(
             actions.update()
@@ -144,13 +174,18 @@ class Transaction:
             .values(due_at=self._now)
         )
 
-    def _after_attempt(self, id_: str, values: Mapping[str, Any]) -> None:
+    def _after_attempt(self, id_: str, values: Mapping[str, Any], lease: float | None) -> bool:
+        self._share()
         actions = tables.actions
-        self._connection.execute(
+        pending = [actions.c.id == id_, actions.c.state == ActionState.PENDING.value]
+        if lease is not None:
+            pending.append(actions.c.leased_until == lease)
+        result = self._connection.execute(
             actions.update()
-            .where(actions.c.id == id_, actions.c.state == ActionState.PENDING.value)
-            .values(attempts=actions.c.attempts + 1, **values)
+            .where(*pending)
+            .values(attempts=actions.c.attempts + 1, leased_until=None, **values)
         )
+        return result.rowcount == 1
 
     # -- jobs and champions --------------------------------------------------------------------
 
@@ -206,18 +241,30 @@ class Transaction:
         )
 
     def set_champion(self, stream: str, version: int, reason: str, index: int) -> Champion:
-        """Append to the stream's history: `version` is the champion from now on."""
+        """Append to the stream's history: `version` is the champion from now on.
+
+        What is the newest entry already is not appended again: a transaction whose answer was
+        lost is written once more.
+        """
+        self._share()
         champions = tables.champions
         last = self._connection.execute(
-            sa.select(sa.func.max(champions.c.sequence)).where(champions.c.stream == stream)
-        ).scalar()
-        entry = Champion(stream, (last or 0) + 1, version, reason, index, self._now)
+            sa.select(champions)
+            .where(champions.c.stream == stream)
+            .order_by(champions.c.sequence.desc())
+            .limit(1)
+        ).first()
+        text = _text(reason)
+        if last is not None and (last.version, last.reason, last.idx) == (version, text, index):
+            return Champion(stream, last.sequence, version, text, index, last.recorded_at)
+        sequence = 1 if last is None else last.sequence + 1
+        entry = Champion(stream, sequence, version, text, index, self._now)
         self._connection.execute(
             champions.insert().values(
                 stream=stream,
                 sequence=entry.sequence,
                 version=version,
-                reason=reason,
+                reason=entry.reason,
                 idx=index,
                 recorded_at=self._now,
             )
@@ -225,6 +272,7 @@ class Transaction:
         return entry
 
     def _move_job(self, id_: str, old: Sequence[JobState], values: Mapping[str, Any]) -> bool:
+        self._share()
         jobs = tables.jobs
         result = self._connection.execute(
             jobs.update()
@@ -238,12 +286,12 @@ class Transaction:
     def put_samples(
         self, stream: str, samples: Sequence[StoredSample], *, keep: int, lane: int = 0
     ) -> None:
-        """Store observations for training, and prune the stream to its newest ones.
+        """Store observations for training, and prune the stream's lane to its newest ones.
 
         Parameters
         ----------
-        stream
-            Their stream.
+        stream, lane
+            Where they belong; indices are counted in each lane by itself.
         samples
             In any order; one that is there already keeps its label and content.
         keep
@@ -268,33 +316,21 @@ class Transaction:
                 for s in samples
             ],
         )
-        oldest_kept = (
-            sa.select(table.c.idx)
-            .where(table.c.stream == stream, table.c.lane == lane)
-            .order_by(table.c.idx.desc())
-            .offset(keep - 1)
-            .limit(1)
-            .scalar_subquery()
-        )
-        self._connection.execute(
-            table.delete().where(
-                table.c.stream == stream, table.c.lane == lane, table.c.idx < oldest_kept
-            )
-        )
+        self._prune(table.c.idx, keep, table.c.stream == stream, table.c.lane == lane)
 
     def label_samples(self, stream: str, labels: Iterable[tuple[int, str]], lane: int = 0) -> None:
-        """Give stored samples their labels, as pairs of index and label.
+        """Give stored samples of a lane their labels, as pairs of index and label.
 
         A sample that was pruned or never stored is passed over.
         """
-        rows = [{"stream_": stream, "idx_": index, "label_": label} for index, label in labels]
+        rows = [{"idx_": index, "label_": label} for index, label in labels]
         if rows:
             table = tables.samples
             self._connection.execute(
                 table.update()
                 .where(
+                    table.c.stream == stream,
                     table.c.lane == lane,
-                    table.c.stream == sa.bindparam("stream_"),
                     table.c.idx == sa.bindparam("idx_"),
                 )
                 .values(label=sa.bindparam("label_")),
@@ -303,6 +339,9 @@ class Transaction:
 
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep records that do not decode; of each the first 64 KiB."""
+        if not letters:
+            return
+        self._share()
         table = tables.dead_letters
         self._upsert(
             table,
@@ -313,19 +352,34 @@ class Transaction:
                     "record_offset": letter.offset,
                     "stream": letter.stream,
                     "reason": letter.reason,
-                    "message": letter.message[:MAX_DETAIL_CHARS],
+                    "message": _text(letter.message),
                     "value": letter.value[:MAX_DEAD_LETTER_BYTES],
                     "recorded_at": self._now,
                 }
                 for letter in letters
             ],
         )
-        newest = sa.select(sa.func.max(table.c.sequence)).scalar_subquery()
-        self._connection.execute(
-            table.delete().where(table.c.sequence <= newest - MAX_DEAD_LETTERS)
-        )
+        # By their number and not by the sequence, in which PostgreSQL leaves gaps.
+        self._prune(table.c.sequence, MAX_DEAD_LETTERS)
 
     # -- statements ----------------------------------------------------------------------------
+
+    def _share(self) -> None:
+        if not self._is_sharing:
+            database.lock(self._connection, database.Lock.SHARED)
+            self._is_sharing = True
+
+    def _prune(self, order: sa.Column[int], keep: int, *where: sa.ColumnElement[bool]) -> None:
+        """Keep the newest rows."""
+        oldest_kept = (
+            sa.select(order)
+            .where(*where)
+            .order_by(order.desc())
+            .offset(keep - 1)
+            .limit(1)
+            .scalar_subquery()
+        )
+        self._connection.execute(order.table.delete().where(*where, order < oldest_kept))
 
     def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         # The two databases spell "on conflict" alike; SQLAlchemy has one function for each.
@@ -334,6 +388,7 @@ class Transaction:
         return sqlite.insert(table)
 
     def _insert_new(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
+        self._share()
         # Not by the row count, which PostgreSQL's driver does not give for such an insert.
         statement = self._insert(table).values(**row).on_conflict_do_nothing().returning(table.c.id)
         return self._connection.execute(statement).first() is not None
@@ -358,3 +413,8 @@ class Transaction:
 def _json(value: object) -> str:
     # Not-a-number is not JSON, and PostgreSQL would refuse it much later.
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _text(value: str) -> str:
+    """What any database takes as text: what others say can hold any character."""
+    return value[:MAX_DETAIL_CHARS].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class Watches:
         self._seed = seed
         self.all: list[Watching] = []
         self.left_out: dict[str, str] = {}
-        self._pending: dict[int, Array] = {}
+        self._pending: OrderedDict[int, Array] = OrderedDict()
         self._labelled: deque[int] = deque(maxlen=REMEMBERED)
 
     @property
@@ -104,8 +104,8 @@ class Watches:
     def keep(self, index: int, row: Array) -> None:
         """Keep a row until its label comes, or there is no more room."""
         self._pending[index] = row
-        while len(self._pending) > self.settings.labels.max_pending:
-            del self._pending[next(iter(self._pending))]
+        if len(self._pending) > self.settings.labels.max_pending:
+            self._pending.popitem(last=False)
 
     def release(self, index: int) -> Array | None:
         """The row that a label is for, which is kept no longer."""
@@ -164,29 +164,26 @@ class Watches:
         self, feed: Feed, events: list[Event], rows: dict[int, Array]
     ) -> tuple[list[int], Array, IntArray]:
         """Positions, rows and label codes of the events that a feed's watches read."""
+        if feed is Feed.SEEN:
+            seen = [(n, e.index) for n, e in enumerate(events) if isinstance(e, Seen)]
+            batch = [rows[index] for _, index in seen]
+            return [n for n, _ in seen], self._stacked(batch), np.full(len(seen), UNLABELLED)
         positions: list[int] = []
-        batch: list[Array] = []
+        batch = []
         labels: list[int] = []
         for position, event in enumerate(events):
-            if feed is Feed.SEEN and isinstance(event, Seen):
-                positions.append(position)
-                batch.append(rows[event.index])
-                labels.append(UNLABELLED)
-            elif (
-                feed is Feed.LABELLED
-                and isinstance(event, Labelled)
-                and event.index >= self.baseline.end
-            ):
+            if isinstance(event, Labelled) and event.index >= self.baseline.end:
                 row = self._pending.get(event.index)
                 row = rows.get(event.index) if row is None else row
                 if row is not None:
                     positions.append(position)
                     batch.append(row)
                     labels.append(self.baseline.code(event.label))
-        stacked = np.stack(batch) if batch else np.empty((0, self.baseline.rows.shape[1]))
-        if feed is Feed.LABELLED:
-            stacked = self.baseline.representation.complete(stacked)
-        return positions, stacked, np.array(labels, np.int64)
+        complete = self.baseline.representation.complete(self._stacked(batch))
+        return positions, complete, np.array(labels, np.int64)
+
+    def _stacked(self, rows: list[Array]) -> Array:
+        return np.array(rows) if rows else np.empty((0, self.baseline.rows.shape[1]))
 
     def change_point(self, found: Found, index: int) -> int:
         """Index at which the watch saw the change begin, if it alarmed at this one."""
@@ -218,7 +215,7 @@ class Watches:
         self.all = [watch_from_snapshot(watch) for watch in state["watches"]]
         self.left_out = dict(state["left_out"])
         index, rows = state["pending"]
-        self._pending = dict(zip(index.tolist(), rows, strict=True))
+        self._pending = OrderedDict(zip(index.tolist(), rows, strict=True))
         self._labelled.clear()
         self._labelled.extend(state["labelled"].tolist())
 
@@ -226,7 +223,7 @@ class Watches:
 def stack(rows: Iterable[Array]) -> Array:
     """Rows of shape (d,) as one array, shape (n, d); (0, 0) for none."""
     held = list(rows)
-    return np.stack(held) if held else np.empty((0, 0))
+    return np.array(held) if held else np.empty((0, 0))
 
 
 def _newest_at(events: list[Event], position: int, newest: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from detectors.attribution import Sample, conclude, examine, holm
+from detectors.attribution import N_SCREEN, SCREEN_P, Sample, conclude, examine, holm
 from detectors.base import Evidence, Factor, Kind, Problem, Verdict
 from detectors.synthetic import Stream
 
@@ -295,3 +295,14 @@ def test_p_values_are_as_fine_as_a_strict_level_asks(problem: Problem) -> None:
         *windows, problem, n_classes=2, columns=["a", "b"], seed=0, level=0.0002
     ).evidence
     assert conclude(evidence, problem, 0.0002).kind is kind
+
+
+@pytest.mark.parametrize(("problem", "which"), [(X_TO_Y, 0), (Y_TO_X, 1)])
+def test_few_permutations_do_where_nothing_moved(problem: Problem, which: int) -> None:
+    rng = np.random.default_rng(3)
+    reference, recent = (_y_to_x(rng, 300) for _ in range(2))
+    found = examine(reference, recent, problem, n_classes=2, columns=NAMES, seed=1)
+    p_value = found.evidence[which].p_value
+    assert p_value is not None
+    assert p_value > SCREEN_P
+    assert p_value * (N_SCREEN + 1) == pytest.approx(round(p_value * (N_SCREEN + 1)))

@@ -182,11 +182,19 @@ def free_ports(n: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def new_topic(servers: str, name: str, partitions: int = 1) -> str:
+def new_topic(
+    servers: str, name: str, partitions: int = 1, retention_bytes: int | None = None
+) -> str:
     """Create a topic of its own for a test; its name begins with `name`."""
     topic = f"{name}-{uuid4().hex[:8]}"
+    config = {}
+    if retention_bytes is not None:
+        config = {
+            "retention.bytes": str(retention_bytes),
+            "segment.bytes": str(retention_bytes // 4),
+        }
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
-        admin.create_topics([NewTopic(topic, partitions, 1)])
+        admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=config)])
     return topic
 
 

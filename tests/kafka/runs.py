@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ DEADLINE_S = 120.0
 
 @dataclass(frozen=True)
 class Topics:
-    """Where events and labels are written."""
+    """Where events and labels are written, and other topics by their settings."""
 
     features: str
     labels: str | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def messages(
         self, n: int, start_ms: int = 1000, partition: int = 0, **stream: Any
@@ -65,7 +66,7 @@ def document(
         "source": {
             "kind": "kafka",
             "bootstrap_servers": servers,
-            "topics": {"features": topics.features, "labels": topics.labels},
+            "topics": {"features": topics.features, "labels": topics.labels, **topics.more},
             "group_id": f"{topics.features}-{folder.name}",
             "group_instance_id": "one",
             "session_timeout_ms": 6000,

@@ -13,7 +13,7 @@ from kafka.admin import KafkaAdminClient
 
 from service.kafka import KafkaSource
 from service.records import Record
-from service.source import Partition, SourceError
+from service.source import NotNowError, Partition, SourceError
 from service.source_settings import SourceSettings
 from tests.kafka.broker import Broker, new_topic, produce, produce_values
 
@@ -32,10 +32,10 @@ class Desk:
         self.gone: dict[Partition, int] = {}
         self.is_away = False
 
-    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int] | None:
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int]:
         assert max(lanes) < total
         if self.is_away:
-            return None
+            raise NotNowError("away")
         assert not self.lanes & set(lanes)
         self.lanes |= set(lanes)
         return {at: n for at, n in self.offsets.items() if at[1] in lanes}

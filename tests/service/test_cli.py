@@ -113,6 +113,21 @@ def test_replay_takes_the_smallest_configuration(tmp_path: Path) -> None:
     assert out.read_text() == ""
 
 
+def test_replay_needs_nothing_of_the_services_own_source(config: Path, tmp_path: Path) -> None:
+    topics = "{features: e, dead_letters: d, incidents: i}"
+    config.write_text(
+        config.read_text() + f"source: {{kind: kafka, bootstrap_servers: '127.0.0.1:1', "
+        f"topics: {topics}, schema_registry: {{url: 'http://127.0.0.1:1', username: me, "
+        "password_file: /nowhere/password}}\n"
+    )
+    stream, out = tmp_path / "events.jsonl", tmp_path / "incidents.jsonl"
+    stream.write_bytes(b"not json\n" + b"\n".join(r.value for r in x_to_y_records(300)) + b"\n")
+    code, output = shiftwatch("replay", config, "--input", stream, "--incidents", out, "--quiet")
+    assert code == 0, output
+    assert json.loads(output.splitlines()[-1])["refused"] == 1
+    assert len((tmp_path / "incidents.jsonl.dead-letters").read_text().splitlines()) == 1
+
+
 def test_replay_without_a_trained_model_says_how_to_train_one(tmp_path: Path) -> None:
     config, records = tmp_path / "c.yaml", tmp_path / "r.jsonl"
     config.write_text(
@@ -188,3 +203,17 @@ def test_the_list_marks_the_champion(config: Path) -> None:
     assert len(rows) == 2
     assert "*" in rows[1]
     assert "*" not in rows[0]
+
+
+def test_a_secret_that_cannot_be_read_is_a_mistake_in_the_configuration(
+    config: Path, tmp_path: Path
+) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text("")
+    config.write_text(
+        config.read_text() + f"source: {{path: '{events}'}}\n"
+        "http: {port: 0, token_file: /nowhere/token}\n"
+    )
+    code, output = shiftwatch("run", config)
+    assert code == 2
+    assert "http.token_file: /nowhere/token cannot be read" in output

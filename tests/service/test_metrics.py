@@ -108,7 +108,7 @@ def test_the_outcomes_of_labels_are_those_of_the_join() -> None:
 
 def test_every_reason_that_the_code_gives_starts_at_zero() -> None:
     service = Path(__file__).parents[2] / "service"
-    text = "\n".join(path.read_text(encoding="utf-8") for path in service.glob("*.py"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in service.rglob("*.py"))
     given = set(re.findall(r'DecodeError\(\s*"([a-z_]+)"', text))
     assert "not_json" in given
     assert given <= values_of("dead_letters_total", "reason")

@@ -1,12 +1,13 @@
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.outbox import (
     JITTER,
+    LEASE_S,
     MAX_AFTER_S,
     RETRY_SCHEDULE_S,
     Delivery,
@@ -15,6 +16,7 @@ from service.outbox import (
     retry_delay,
 )
 from service.rows import Action
+from service.settings import WebhookSettings
 from service.store import HOLD_S, Store, StoreError
 
 
@@ -46,8 +48,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'store.db'}", clock)
+def store(any_database: str, clock: Clock) -> Iterator[Store]:
+    store = Store(any_database, clock)
     yield store
     store.close()
 
@@ -215,23 +217,131 @@ def test_a_crash_between_delivery_and_note_delivers_again_with_the_same_key(
         patch.setattr(Store, "transaction", crash)
         with pytest.raises(StoreError):
             Outbox(store, {"webhook": receiver}, clock).run_once()
+    # The lease of the one that crashed has to end.
+    assert Outbox(store, {"webhook": receiver}, clock).run_once() == 0
+    clock.now += LEASE_S
     Outbox(store, {"webhook": receiver}, clock).run_once()
     assert receiver.seen == ["a", "a", "b"]
     assert states(store) == {"a": "done", "b": "done"}
 
 
-def test_what_was_pending_is_delivered_after_a_restart(tmp_path: Path, clock: Clock) -> None:
-    url = f"sqlite:///{tmp_path / 'other.db'}"
-    first = Store(url, clock)
+def test_what_was_pending_is_delivered_after_a_restart(any_database: str, clock: Clock) -> None:
+    first = Store(any_database, clock)
     add(first, "a", "b")
     Outbox(first, {"webhook": Receiver(lambda _: Delivery.retry("down"))}, clock).run_once()
     first.close()
-    second = Store(url, clock)
+    second = Store(any_database, clock)
     receiver = Receiver()
     clock.now += 10
     assert Outbox(second, {"webhook": receiver}, clock).run_once() == 2
     assert receiver.seen == ["a", "b"]
     second.close()
+
+
+# -- several processes -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(any_database: str, clock: Clock, store: Store) -> Iterator[Store]:
+    other = Store(any_database, clock)
+    yield other
+    other.close()
+
+
+def test_what_one_process_delivers_no_other_one_tries(
+    store: Store, other: Store, clock: Clock
+) -> None:
+    quick = Receiver()
+    second = Outbox(other, {"webhook": quick}, clock)
+    attempts: list[int] = []
+
+    def deliver(_: Action) -> Delivery:
+        attempts.append(second.run_once())
+        return Delivery.done()
+
+    slow = Receiver(deliver)
+    add(store, "a", "b")
+    add(store, "c", stream="fraud")
+    assert Outbox(store, {"webhook": slow}, clock).run_once() == 2
+    # While "a" was under way only the other stream's was free; "b" came after it.
+    assert slow.seen == ["a", "b"]
+    assert quick.seen == ["c"]
+    assert attempts == [1, 0]
+    assert set(states(store).values()) == {"done"}
+
+
+def test_the_action_of_a_process_that_died_is_delivered_by_another_one(
+    store: Store, other: Store, clock: Clock
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def die(_: Action) -> Delivery:
+        raise KilledError
+
+    add(store, "a", "b")
+    with pytest.raises(KilledError):
+        Outbox(store, {"webhook": Receiver(die)}, clock).run_once()
+    receiver = Receiver()
+    survivor = Outbox(other, {"webhook": receiver}, clock)
+    clock.now += LEASE_S - 1
+    assert survivor.run_once() == 0
+    clock.now += 1
+    assert survivor.run_once() == 2
+    assert receiver.seen == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("late", "state", "attempts"),
+    [
+        (Delivery.done("late"), "done", 1),
+        (Delivery.retry("late"), "pending", 0),
+        (Delivery.failed("late"), "pending", 0),
+    ],
+)
+def test_a_process_that_comes_back_after_its_lease_can_only_say_that_it_is_done(
+    store: Store, other: Store, clock: Clock, late: Delivery, state: str, attempts: int
+) -> None:
+    def sleep(_: Action) -> Delivery:
+        clock.now += LEASE_S
+        assert len(other.claim_actions(clock.now, LEASE_S)) == 1
+        return late
+
+    add(store, "a")
+    assert Outbox(store, {"webhook": Receiver(sleep)}, clock).run_once() == 1
+    (action,) = store.actions()
+    assert (str(action.state), action.attempts) == (state, attempts)
+    assert action.leased_until == (None if state == "done" else clock.now + LEASE_S)
+
+
+def test_a_lease_is_longer_than_the_longest_attempt() -> None:
+    field = WebhookSettings.model_fields["timeout_s"]
+    longest = max(m.le for m in field.metadata if hasattr(m, "le"))
+    assert longest * 1.5 <= LEASE_S
+
+
+def test_two_running_outboxes_deliver_each_action_once(
+    store: Store, other: Store, clock: Clock
+) -> None:
+    n = 10
+    delivered = threading.Semaphore(0)
+
+    def answer(_: Action) -> Delivery:
+        delivered.release()
+        return Delivery.done()
+
+    receivers = Receiver(answer), Receiver(answer)
+    add(store, *(f"a{i}" for i in range(n)), stream="digits")
+    add(store, *(f"b{i}" for i in range(n)), stream="fraud")
+    boxes = [running(s, clock, webhook=r) for s, r in zip((store, other), receivers, strict=True)]
+    for _ in range(2 * n):
+        assert delivered.acquire(timeout=30)
+        for box in boxes:
+            box.notify()
+    for box in boxes:
+        box.stop()
+    assert sorted(receivers[0].seen + receivers[1].seen) == sorted(states(store))
+    assert set(states(store).values()) == {"done"}
 
 
 # -- threads -----------------------------------------------------------------------------------
@@ -288,15 +398,15 @@ def test_a_store_that_fails_does_not_end_the_threads(
     monkeypatch.setattr("service.outbox.STORE_PAUSE_S", 0.01)
     monkeypatch.setattr("service.outbox.POLL_S", 0.01)
     failed = threading.Event()
-    original = Store.next_actions
+    original = Store.claim_actions
 
-    def fail_once(self: Store, now: float) -> list[Action]:
+    def fail_once(self: Store, *args: Any, **kwargs: Any) -> list[Action]:
         if not failed.is_set():
             failed.set()
             raise StoreError("the disk is full")
-        return original(self, now)
+        return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Store, "next_actions", fail_once)
+    monkeypatch.setattr(Store, "claim_actions", fail_once)
     receiver = Receiver()
     add(store, "a")
     outbox = running(store, clock, webhook=receiver)

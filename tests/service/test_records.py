@@ -14,6 +14,7 @@ from service.records import (
     Record,
     canonical,
     decode,
+    iso,
     record_from_row,
     short,
 )
@@ -265,3 +266,68 @@ def test_an_infinite_number_in_a_row_is_refused_like_any_other():
 def test_a_shown_value_is_never_long():
     for value in ("x" * 10_000, b"x" * 10_000, [1] * 10_000, {str(n): n for n in range(999)}):
         assert len(short(value)) < 100
+
+
+NUMBERS = st.sampled_from(
+    ["0", "-0", "1", "0.5", "-2.5e-3", "1E+2", "5e-324", "9007199254740993.0"]
+)
+LARGE = st.sampled_from(["18446744073709551616", "-123456789012345678901234567890", "1e400"])
+TEXTS = st.sampled_from(['"a"', '":"', '"a:b"', '"\\n\\u00e9"', '"é"', '"1"', '""'])
+DEEP = "[" * 1000 + "]" * 1000
+OTHERS = st.sampled_from(
+    ["true", "null", "NaN", '"\\ud800"', "1" * 400, DEEP, '[1,"a"]', '{"a":[{}]}']
+)
+SCALARS = NUMBERS | LARGE | TEXTS
+FIELDS = ("features", "scores", "segment", "prediction", "label", "time", "more")
+
+
+def joined_by(comma: str, ends: str, items: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    found = st.lists(items, min_size=1, max_size=3).map(comma.join)
+    return found.map(lambda inside: f"{ends[0]}{inside}{ends[1]}")
+
+
+def entries(names: tuple[str, ...], values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    colons = st.sampled_from([":", ": ", " : "])
+    parts = st.tuples(st.sampled_from(names), colons, values)
+    return parts.map(lambda entry: f'"{entry[0]}"{entry[1]}{entry[2]}')
+
+
+def objects(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Texts of objects in which a key may stand twice."""
+    return joined_by(",", "{}", entries(("a", "b", "b:"), values))
+
+
+BODIES = st.one_of(
+    entries(("label",), SCALARS),
+    joined_by(",", "  ", entries(FIELDS, SCALARS | OTHERS | objects(SCALARS | OTHERS))),
+    *(
+        entries((name,), objects(values)).map(lambda entry: f'"features":{{"a":1}},{entry}')
+        for name, values in {"scores": NUMBERS | LARGE, "segment": SCALARS, "more": TEXTS}.items()
+    ),
+    *(
+        entries(("features",), values)
+        for values in (objects(NUMBERS | LARGE), objects(SCALARS), joined_by(",", "[]", SCALARS))
+    ),
+    entries(("prediction", "label"), SCALARS).map(lambda entry: f'"features":{{"a":1}},{entry}'),
+)
+
+
+def outcome(value: str) -> object:
+    try:
+        return repr(decode(record(value.encode(), key=b"s")))  # 1 == 1.0 == True, but not as text
+    except DecodeError as error:
+        # What is no JSON is shown, and the two are not spelt alike.
+        return error.reason, error.message if error.reason != "not_json" else None
+
+
+@given(BODIES)
+@settings(max_examples=1000)
+def test_a_record_means_the_same_read_fast_and_read_strictly(body: str):
+    # A quote behind a backslash is what only the strict reading takes.
+    fast, strict = ('{"id":"' + id_ + '",' + body + "}" for id_ in ("\\u0022", '\\"'))
+    assert outcome(fast) == outcome(strict)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_the_text_of_a_time_is_that_of_the_standard_library(time: datetime):
+    assert iso(time) == time.isoformat()

@@ -1,0 +1,114 @@
+"""The results of the stream benchmark as a page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+LEAST_RATIO = 0.6
+LEAST_GAIN = 1.7
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """The results for people."""
+    lines = [
+        "# The stream benchmark",
+        "",
+        "`python -m benchmarks.stream`; its figures for programs are in `stream.json`.",
+        f"Python {results['python']}, kafka-python {results['kafka-python']}, confluent-kafka "
+        f"{results['confluent-kafka']}, {results['cpus']} cores ({results['processor']}); the "
+        "broker (Apache Kafka 4, one node) runs on the same machine.",
+        "",
+    ]
+    if rates := results.get("rate"):
+        lines += _rates(rates)
+    if latency := results.get("latency"):
+        lines += _latency(latency)
+    if memory := results.get("memory"):
+        lines += [
+            "## Memory",
+            "",
+            f"Over {memory['records']:,} records: {memory['mib_second_quarter']:.0f} MiB in the "
+            f"second quarter, {memory['mib_last_quarter']:.0f} MiB in the last (medians), "
+            f"{memory['mib_highest']:.0f} MiB at most.",
+            "",
+            "![Resident memory](memory.png)",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _median(rates: Mapping[str, Any], name: str) -> float:
+    return float(statistics.median(r["events_per_s"] for r in rates["measured"][name]))
+
+
+def _rates(rates: Mapping[str, Any]) -> list[str]:
+    json_rate = _median(rates, "bare kafka-python, json")
+    orjson_rate = _median(rates, "bare kafka-python, orjson")
+    lines = [
+        "## Rate",
+        "",
+        f"{rates['records']:,} records of {rates['bytes_per_record']:.0f} bytes of JSON, 32 "
+        "features with prediction and label, two streams in two partitions, all default "
+        "monitors, from the broker to the committed transaction. Each process has one core; "
+        "medians of the rounds, their range in brackets. The last quarters count: the first has "
+        "the reference windows and the calibration.",
+        "",
+        "| | events/s | of the bare kafka-python loop with `json` | with `orjson` "
+        "| us of processor an event |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, rounds in rates["measured"].items():
+        each = sorted(r["events_per_s"] for r in rounds)
+        middle = statistics.median(each)
+        cpu = statistics.median(r["cpu_us_per_event"] for r in rounds)
+        lines.append(
+            f"| {name} | {middle:,.0f} ({each[0]:,.0f}-{each[-1]:,.0f}) | "
+            f"{middle / json_rate:.2f} | {middle / orjson_rate:.2f} | "
+            f"{f'{cpu:.1f}' if cpu else ''} |"
+        )
+    lines += ["", "| target | wanted | measured | met |", "| --- | --- | ---: | --- |"]
+    for client in ("kafka-python", "confluent"):
+        one = _median(rates, f"service, {client}")
+        two = _median(rates, f"two processes, {client}")
+        lines += [
+            _target(
+                f"one core, {client}, of the bare kafka-python loop with `json`",
+                LEAST_RATIO,
+                one / json_rate,
+            ),
+            _target(f"two processes on two cores, {client}, of one", LEAST_GAIN, two / one),
+        ]
+    return [*lines, ""]
+
+
+def _target(what: str, wanted: float, measured: float) -> str:
+    met = "yes" if measured >= wanted else "**no**"
+    return f"| {what} | >= {wanted} | {measured:.2f} | {met} |"
+
+
+def _latency(latency: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Latency",
+        "",
+        "From the event's own time, when it is handed to the producer, to the transaction that "
+        f"holds its alarm, at {latency['events_per_s']:,.0f} events/s over {latency['streams']} "
+        "streams, with kafka-python.",
+        "",
+        "| | alarms | p50 ms | p99 ms | longest ms |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for setting in ("one topic", "with a silent labels topic"):
+        row = latency[setting]
+        lines.append(
+            f"| {setting} | {row['alarms']} | {row['p50_ms']:.0f} | {row['p99_ms']:.0f} | "
+            f"{row['max_ms']:.0f} |"
+        )
+    return [
+        *lines,
+        "",
+        "A labels topic that has nothing to read costs `merge_wait_ms`, 500 ms by default: so "
+        "long an event waits for a label that may be older.",
+        "",
+    ]

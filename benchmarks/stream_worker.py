@@ -1,0 +1,195 @@
+"""The processes that `benchmarks.stream` starts: a bare loop, the service, and a producer.
+
+Each is `python -m benchmarks.stream_worker MODE`, reads its parameters as JSON from standard
+input, and writes what it measures as JSON lines to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import structlog
+from confluent_kafka import Consumer, Producer
+from kafka import KafkaConsumer
+
+from service.app import open_app, open_source
+from service.settings import Settings
+
+SAMPLE_S = 0.25
+BLOCK = 10_000
+
+
+def main() -> None:
+    """Run the mode that is named."""
+    parameters = json.load(sys.stdin)
+    if cores := parameters.get("cores"):
+        os.sched_setaffinity(0, cores)
+    modes: dict[str, Callable[..., None]] = {"bare": bare, "service": service, "produce": produce}
+    modes[sys.argv[1]](**parameters["args"])
+
+
+def tell(**what: Any) -> None:
+    """Write one line to the parent."""
+    print(json.dumps(what), flush=True)
+
+
+def rss_bytes() -> int:
+    """Memory that this process has resident."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def bare(servers: str, topic: str, n: int, client: str, decoder: str) -> None:
+    """Read `n` records and decode them, and nothing else."""
+    loads: Any = {"json": json.loads, "orjson": orjson.loads}[decoder]
+    read = 0
+    next_sample = 0.0
+    for values in _batches(client, servers, topic):
+        for value in values:
+            loads(value)
+        read += len(values)
+        if (now := time.perf_counter()) >= next_sample or read >= n:
+            tell(at=time.time(), n=read, cpu=time.process_time())
+            next_sample = now + SAMPLE_S
+        if read >= n:
+            return
+
+
+def _batches(client: str, servers: str, topic: str) -> Iterator[list[bytes]]:
+    if client == "confluent":
+        consumer = Consumer(
+            {
+                "bootstrap.servers": servers,
+                "group.id": f"bare-{os.getpid()}",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        consumer.subscribe([topic])
+        while True:
+            yield [message.value() or b"" for message in consumer.consume(500, 0.1)]
+    python = KafkaConsumer(
+        topic,
+        bootstrap_servers=servers,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    while True:
+        found = python.poll(100, max_records=500)
+        yield [record.value for records in found.values() for record in records]
+
+
+def service(settings: dict[str, Any], n: int) -> None:
+    """Run the service until it has processed `n` records, or is told to end."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    checked = Settings.model_validate(settings)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with open_app(checked, open_source(checked.source)) as app:
+        pipeline = app.pipeline
+        next_sample = 0.0
+        while pipeline.n_records < n and not stop.is_set():
+            pipeline.step()
+            if (now := time.perf_counter()) >= next_sample:
+                _sample(pipeline.n_records)
+                next_sample = now + SAMPLE_S
+        pipeline.write()
+        _sample(pipeline.n_records)
+
+
+def _sample(n: int) -> None:
+    tell(at=time.time(), n=n, rss=rss_bytes(), cpu=time.process_time())
+
+
+def events(stream: str, n: int, seed: int, shift_at: int | None = None) -> Iterator[bytes]:
+    """Records of about 1 kB: 32 features, a prediction and a label.
+
+    The label follows the features through one logistic rule, and the model is right about it
+    most of the time. From `shift_at` on four of the features are larger.
+    """
+    rng = np.random.default_rng(seed)
+    names = [f"feature_{k:02d}" for k in range(32)]
+    for first in range(0, n, BLOCK):
+        m = min(BLOCK, n - first)
+        x = rng.normal(size=(m, len(names)))
+        if shift_at is not None:
+            x[np.arange(first, first + m) >= shift_at, :4] += 2.0
+        p = 1 / (1 + np.exp(-2 * x[:, 0] - x[:, 1]))
+        label = (rng.random(m) < p).astype(int)
+        rows = np.round(x, 12).tolist()
+        for k in range(m):
+            body = {
+                "stream": stream,
+                "id": f"{stream}-{first + k}",
+                "features": dict(zip(names, rows[k], strict=True)),
+                "prediction": str(int(p[k] > 0.5)),
+                "label": str(label[k]),
+            }
+            yield json.dumps(body, separators=(",", ":")).encode()
+
+
+def produce(
+    servers: str,
+    topic: str,
+    streams: list[str],
+    n: int,
+    seed: int,
+    rate: float | None = None,
+    shift_at: int | None = None,
+) -> None:
+    """Write `n` records of each stream, stream k to partition k modulo their number.
+
+    With a `rate`, so many records a second over all streams, each stamped with its time.
+    """
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 5,
+            "queue.buffering.max.messages": 200_000,
+            "acks": "1",
+        }
+    )
+    partitions = len(producer.list_topics(topic, timeout=10).topics[topic].partitions)
+    sources = [events(s, n, seed + k, shift_at) for k, s in enumerate(streams)]
+    begin = time.time()
+    sent = size = 0
+    for step in zip(*sources, strict=True):
+        for k, body in enumerate(step):
+            value = body
+            if rate is not None:
+                while (left := begin + sent / rate - time.time()) > 0:
+                    producer.poll(min(left, 0.01))
+                value = body[:-1] + f',"time":"{datetime.now(UTC).isoformat()}"}}'.encode()
+            _send(producer, topic, streams[k], value, k % partitions)
+            sent += 1
+            size += len(value)
+        producer.poll(0)
+    producer.flush(60)
+    tell(sent=sent, seconds=time.time() - begin, bytes=size / sent)
+
+
+def _send(producer: Producer, topic: str, key: str, value: bytes, partition: int) -> None:
+    while True:
+        try:
+            producer.produce(topic, value, key.encode(), partition=partition)
+        except BufferError:
+            producer.poll(0.05)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    main()
