@@ -100,6 +100,7 @@ class KafkaSource:
         self._next: dict[Partition, int] = {}
         self._merges: dict[int, Merge] = {}
         self._wanted: set[int] = set()
+        self._incomplete: set[int] = set()
         self._held: set[Partition] = set()
         self._first_turn = 0
         self._retry_at = 0.0
@@ -116,9 +117,12 @@ class KafkaSource:
             raise
         self._group = Group(self._join, settings.session_timeout_ms / 2000)
 
-    def _count_lanes(self) -> int:
+    def _counts(self) -> Mapping[str, int]:
         with self._named("does not tell its topics"):
-            counts = {t: len(self._reader.partitions(t)) for t in self._topics}
+            return {t: len(self._reader.partitions(t)) for t in self._topics}
+
+    def _count_lanes(self) -> int:
+        counts = self._counts()
         for topic, n in counts.items():
             if n == 0:
                 raise SourceError(f"{self._servers}: there is no topic {topic!r}")
@@ -225,7 +229,9 @@ class KafkaSource:
     def _take_over(self) -> None:
         """Read the lanes that are new, from where their owner says; or try again later."""
         self._retry_at = self._monotonic() + _RETRY_S
-        new = frozenset(self._wanted)
+        new = self._complete()
+        if not new:
+            return
         try:
             offsets = self._owner.assigned(new, self._total)
         except NotNowError as error:
@@ -247,6 +253,21 @@ class KafkaSource:
             self._merges[lane] = Merge()
         self._wanted -= new
         self._read_from_here()
+
+    def _complete(self) -> frozenset[int]:
+        """The wanted lanes that all topics have: one topic gets a new partition before another."""
+        if max(self._wanted) >= self._total:
+            try:
+                counts = self._counts()
+            except AwayError as error:
+                self._away(error)
+            else:
+                self._total = min(counts.values())
+                incomplete = {lane for lane in self._wanted if lane >= self._total}
+                if incomplete != self._incomplete:
+                    log.warning("partitions added", counts=counts, not_in_all=sorted(incomplete))
+                self._incomplete = incomplete
+        return frozenset(lane for lane in self._wanted if lane < self._total)
 
     def _begin(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Where the policy begins partitions that the store has no offset of."""

@@ -299,7 +299,8 @@ class Pipeline:
         """Poll, update, and write if it is time; False when the source has nothing left."""
         waits = self._store_trouble.lasts or (self.pause_while_training and self.jobs_pending)
         room = 0 if waits or self._kept else POLL_RECORDS
-        self._kept.extend(self.source.poll(room, timeout_s))
+        found = self.source.poll(room, timeout_s)
+        self._kept.extend(found)  # of a new list, if lanes went away meanwhile
         records = bool(self._kept)
         try:
             self._adopt_if_assigned()

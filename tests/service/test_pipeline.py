@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.settings import Settings
-from service.source import ListSource
+from service.source import ListSource, Owner
 from service.store import Store
 from service.transaction import Transaction
 from tests.service.streams import as_records, x_to_y_records
@@ -58,6 +58,21 @@ class DyingSource(ListSource):
         self._fuse.step()
         super().commit(offsets)
         self._fuse.step()
+
+
+class ShakenSource(DyingSource):
+    """Takes its lane away and gives it back, now and then, in a poll that returns records too."""
+
+    def start(self, owner: Owner) -> None:
+        self._owner = owner
+        super().start(owner)
+
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+        if self._fuse.steps % 7 == 3:
+            self._owner.lost({0})
+            begin = dict.fromkeys(self._next, 0)
+            self.seek({**begin, **(self._owner.assigned({0}, 1) or {})})
+        return super().poll(max_records, timeout_s)
 
 
 class DyingStore(Store):
@@ -100,6 +115,7 @@ def run(
     folder: Path,
     fuse: Fuse | None = None,
     most: int = 100,
+    source_of: type[DyingSource] = DyingSource,
     **stream: Any,
 ) -> list[Incident]:
     """Run to the end, starting again after a kill; the incidents, oldest first."""
@@ -107,7 +123,7 @@ def run(
     settings = settings_of(folder, **stream)
     while True:
         store = DyingStore(settings.store.url, fuse)
-        source = DyingSource(records, fuse, most)
+        source = source_of(records, fuse, most)
         try:
             pipeline = Pipeline(
                 settings,
@@ -186,6 +202,12 @@ def test_a_kill_at_any_step_leaves_the_same_incidents(
         folder = tmp_path / str(at)
         folder.mkdir()
         assert run(RUN, folder, Fuse(at)) == expected, f"killed at step {at} of {steps}"
+
+
+def test_a_lane_that_is_lost_while_records_come_in_loses_none_of_them(
+    uninterrupted: tuple[list[Incident], int], tmp_path: Path
+) -> None:
+    assert run(RUN, tmp_path, source_of=ShakenSource) == uninterrupted[0]
 
 
 @pytest.mark.parametrize("most", [1, 7, 333])

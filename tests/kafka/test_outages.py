@@ -1,0 +1,60 @@
+"""A broker that is killed at work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from kafka import KafkaProducer
+
+from tests.kafka.broker import Broker, new_topic
+from tests.kafka.runs import Topics, document, incidents, opened, run_whole, step_until
+
+N = 1300
+AHEAD = 200
+"""Records that are written before those are read, so that neither is done before the other."""
+
+
+def test_a_broker_that_is_killed_while_it_is_read_and_written_changes_nothing(
+    own_broker: Broker, servers: str, client: str, tmp_path: Path
+) -> None:
+    topics = Topics(new_topic(servers, "features"))
+    messages = topics.messages(N)
+    written, given_up = threading.Event(), threading.Event()
+
+    def write(done: Callable[[], int]) -> None:
+        producer = KafkaProducer(
+            bootstrap_servers=servers, acks="all", reconnect_backoff_max_ms=200
+        )
+        with closing(producer):
+            for n, (topic, partition, value, time_ms) in enumerate(messages):
+                while n > done() + AHEAD and not given_up.is_set():
+                    time.sleep(0.01)
+                sent = producer.send(topic, value, partition=partition, timestamp_ms=time_ms)
+                sent.get(timeout=60)
+        written.set()
+
+    with opened(document(servers, topics, tmp_path / "killed", client=client)) as (pipeline, store):
+        writer = threading.Thread(target=write, args=(lambda: pipeline.n_records,))
+        writer.start()
+        try:
+            for at in (400, 1600):
+                step_until(pipeline, lambda at=at: pipeline.n_records >= at)
+                assert not written.is_set(), "it was not killed at work"
+                own_broker.kill()
+                try:
+                    for _ in range(3):
+                        assert pipeline.step(timeout_s=0.1)
+                finally:
+                    own_broker.start()
+            step_until(pipeline, lambda: sum(store.offsets().values()) == len(messages))
+        finally:
+            given_up.set()
+            writer.join(timeout=120)
+        assert written.is_set()
+        found = incidents(store)
+    assert any(i.confirmed_at for i in found)
+    assert found == run_whole(document(servers, topics, tmp_path / "whole"), len(messages))
