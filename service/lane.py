@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ class Unwritten:
     n_filed: int = 0
     writes: list[Callable[[Transaction], object]] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    confirmed: dict[str, tuple[str, str]] = field(default_factory=dict)
     n_records: int = 0
 
     @property
@@ -66,6 +68,8 @@ class Lane:
         Counts what happens.
     open_stream
         Makes a stream of this lane, by its name; called with the first record of the stream.
+    is_only
+        Whether the source has no other lane, so that no stream can have another part.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class Lane:
         settings: Settings,
         metrics: Metrics,
         open_stream: Callable[[str, Lane], Stream],
+        *,
+        is_only: bool = False,
     ) -> None:
         self.number = number
         self.epoch = epoch
@@ -83,6 +89,7 @@ class Lane:
         self._settings = settings
         self._metrics = metrics
         self._open_stream = open_stream
+        self._is_only = is_only
         self._configured = {s.name for s in settings.streams}
 
     def open(self, name: str) -> Stream:
@@ -172,8 +179,22 @@ class Lane:
         append_dead_letters(path, unwritten.dead_letters[unwritten.n_filed :])
         unwritten.n_filed = len(unwritten.dead_letters)
 
+    @property
+    def confirmed(self) -> list[Incident]:
+        """Incidents that were confirmed since the last time, or changed after that.
+
+        Only where other lanes may have the same one.
+        """
+        newest = {} if self._is_only else {i.id: i for i in self.unwritten.incidents}
+        return [i for i in newest.values() if i.confirmed_at is not None and not i.state.is_over]
+
     def write(self, tx: Transaction) -> None:
-        """Write everything since the last time."""
+        """Write everything since the last time.
+
+        Whoever has incidents in `confirmed` has to hold the lock of their streams.
+        """
+        for incident in self.confirmed:
+            self._fold(incident, tx)
         unwritten = self.unwritten
         tx.put_offsets(unwritten.offsets)
         for name in sorted(unwritten.touched):
@@ -196,9 +217,39 @@ class Lane:
 
     # -- incidents -----------------------------------------------------------------------------
 
+    def _fold(self, incident: Incident, tx: Transaction) -> None:
+        """Give an incident up if the stream has one with the same cause in another lane."""
+        stream = self.streams[incident.stream]
+        standing = tx.standing(incident.stream, stream.monitor.met)
+        if any(i.id == incident.id for i in standing) or incident.id not in stream.open:
+            return
+        others = [
+            i for i in standing if i.lane != self.number and i.segment in ({}, incident.segment)
+        ]
+        if not others:
+            return
+        known = {factor for other in others for factor in other.factors}
+        into = next((i for i in others if set(i.factors) & set(incident.factors)), others[0])
+        unwritten = self.unwritten
+        outcomes = stream.fold(incident, into, known)
+        is_over = any(i.id == incident.id and i.state.is_over for i in outcomes.incidents)
+        unwritten.incidents = [i for i in unwritten.incidents if not _is_of(i, incident)]
+        unwritten.actions = [
+            a
+            for a in unwritten.actions
+            if a.incident_id != incident.id or not a.payload["data"]["confirmed_at"]
+        ]
+        if is_over:
+            unwritten.jobs = [j for j in unwritten.jobs if j.incident_id != incident.id]
+            unwritten.confirmed.pop(incident.id, None)
+        self.note(stream, outcomes)
+
     def note(self, stream: Stream, outcomes: Outcomes) -> None:
         """Put incidents, their messages and their jobs down for the next transaction."""
         unwritten = self.unwritten
+        outcomes.incidents[:] = [
+            dataclasses.replace(i, lane=self.number) for i in outcomes.incidents
+        ]
         for incident in outcomes.incidents:
             unwritten.incidents.append(incident)
             unwritten.actions.extend(self._messages(incident))
@@ -212,6 +263,7 @@ class Lane:
                     detail=incident.detail,
                 )
         for incident, decision in outcomes.decisions:
+            unwritten.confirmed[incident.id] = stream.name, str(incident.kind)
             if decision.action is ActionKind.FINE_TUNE:
                 unwritten.jobs.append(
                     Job(
@@ -233,6 +285,7 @@ class Lane:
         if incident.state is IncidentState.SUSPECTED and incident.evidence:
             return []  # a look that decided nothing
         event = f"incident.{incident.state}"
+        is_folded = incident.state is IncidentState.FOLDED
         document = incident.to_json()
         # An incident can come to a state twice; what a replay writes again has the same digest.
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
@@ -245,5 +298,10 @@ class Lane:
                 payload={"event": event, "data": document},
             )
             for n, hook in enumerate(self._settings.webhooks)
-            if not hook.events or event in hook.events
+            if (event in hook.events if hook.events else not is_folded)
         ]
+
+
+def _is_of(incident: Incident, confirmed: Incident) -> bool:
+    """Whether it is that incident, from its confirmation on."""
+    return incident.id == confirmed.id and incident.confirmed_at is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from models.images import ImageError
 from models.images import decode as decode_image
 from models.quality import PROPERTIES
 from models.scorer import Scored
+from service import parts
 from service.arrivals import Arrival, Outcomes
 from service.fetch import fetch
 from service.incidents import Incident
@@ -72,7 +73,7 @@ class Stream:
         The champion; None where the stream is scored elsewhere or not at all.
     images
         Limits of images, and where they may come from.
-    seed
+    seed, elsewhere
         As in `Monitor`.
     """
 
@@ -84,6 +85,7 @@ class Stream:
         scorer: Scorer | None,
         images: ImageSettings,
         seed: int,
+        elsewhere: parts.Elsewhere = parts.nowhere,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -92,6 +94,7 @@ class Stream:
         self._decide = decide
         self._images = images
         self._seed = seed
+        self._elsewhere = elsewhere
         self._schema: FeatureSchema | None = None
         self._learner: SchemaLearner | None = None
         self._held: list[Decoded] = []
@@ -133,6 +136,7 @@ class Stream:
             self._decide,
             score_classes=self.score_classes,
             seed=self._seed,
+            elsewhere=self._elsewhere,
         )
         self.segments = Segments(self.settings, self._representation, seed=self._seed)
 
@@ -170,12 +174,21 @@ class Stream:
             If no incident of that id is open.
         """
         if incident_id in self.monitor.open:
-            return self.monitor.close(incident_id, detail)
+            outcomes = self.monitor.close(incident_id, detail)
+            self.segments.note(outcomes.incidents)
+            return outcomes
         return Outcomes(incidents=self.segments.close(incident_id, detail))
+
+    def fold(self, incident: Incident, into: Incident, known: Collection[str]) -> Outcomes:
+        """Give an open incident up for one of another part; see `Monitor.fold`."""
+        if incident.segment:
+            return self.segments.fold(incident, into)
+        return self.monitor.fold(incident.id, into, known)
 
     def repaired(self, detail: str) -> Outcomes:
         """A new champion serves from the next observation on: begin new references."""
         outcomes = self.monitor.repaired(detail)
+        self.segments.note(outcomes.incidents)
         outcomes.incidents.extend(self.segments.renew())
         return outcomes
 
