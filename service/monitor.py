@@ -580,7 +580,7 @@ class Monitor:
     ) -> None:
         """Settle, extend or close the open incidents by a later comparison."""
         tested = {e.test: e.p_value for e in verdict.evidence if e.p_value is not None}
-        standing = [*self.open.values(), *(i for _, i in self._folded)]
+        standing = self.standing
         confirmed_by = {e["test"] for i in standing for e in i.evidence if e["p_value"] is not None}
         if tested and confirmed_by <= tested.keys() and min(tested.values()) > RETURN_ALPHA:
             for incident in list(self.open.values()):
@@ -716,6 +716,11 @@ class Monitor:
         return out
 
     # -- other parts of the stream -------------------------------------------------------------
+
+    @property
+    def standing(self) -> list[Incident]:
+        """What persists here: open incidents, and those given up for another part's."""
+        return [*self.open.values(), *(i for _, i in self._folded)]
 
     def _alongside(self) -> list[Incident]:
         """Incidents of other parts whose evidence is pooled with that of the suspicion."""

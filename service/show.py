@@ -48,5 +48,5 @@ def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
     for _ in outcomes.decisions:
         metrics.suspicions.labels(name, "confirmed").inc()
     for factor in stream.settings.problem.factors:
-        is_open = any(factor in i.factors for i in monitor.open.values())
+        is_open = any(factor in i.factors for i in monitor.standing)
         metrics.incident_open.labels(name, str(factor)).set(is_open)

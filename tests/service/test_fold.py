@@ -38,6 +38,7 @@ def test_a_fold_names_the_leader_and_leaves_nothing_open() -> None:
     assert folded.detail == "folded into inc-leader of partition 2: the same cause"
     assert folded.actions == ()
     assert monitor.open == {}
+    assert monitor.standing == [folded]
     assert monitor.phase is Phase.OPEN
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -19,9 +21,9 @@ from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.settings import Settings
-from service.source import Abort, Aborted, ListSource
+from service.source import Abort, Aborted, ListSource, Owner
 from service.store import Store
-from tests.service.streams import x_to_y_records
+from tests.service.streams import as_records, x_to_y_records
 
 N_PARTS = 4
 WARM_UP = 400
@@ -57,6 +59,40 @@ def settings_of(folder: Path, **stream: Any) -> Settings:
             ],
         }
     )
+
+
+class Half(ListSource):
+    """A process that has only some of the lanes."""
+
+    def __init__(self, items: Sequence[Record], lanes: set[int]) -> None:
+        super().__init__(items)
+        self._lanes = lanes
+
+    def start(self, owner: Owner) -> None:
+        self.seek(owner.assigned(sorted(self._lanes), N_PARTS) or {})
+
+
+@contextmanager
+def two_processes(
+    records: Sequence[Record], folder: Path
+) -> Iterator[tuple[Store, list[Pipeline]]]:
+    settings = settings_of(folder)
+    store = Store(settings.store.url, lambda: 0.0)
+    yield (
+        store,
+        [
+            Pipeline(
+                settings,
+                Half(records, lanes),
+                store,
+                Registry(settings.registry.path),
+                Metrics(CollectorRegistry()),
+                lambda: 0.0,
+            )
+            for lanes in ({0, 1}, {2, 3})
+        ],
+    )
+    store.close()
 
 
 def run(
@@ -133,6 +169,36 @@ def test_a_part_that_confirms_later_has_pooled_its_evidence(tmp_path: Path) -> N
         assert parts.evidence_of(incident)[0].n_recent < incident.evidence[0]["n_recent"]
 
 
+def test_two_processes_in_step_have_one_incident(tmp_path: Path) -> None:
+    records = spread(x_to_y_records(N, shift="covariate", at=CHANGE, seed=5))
+    with two_processes(records, tmp_path) as (store, pipelines):
+        while sum(pipeline.step(timeout_s=0) for pipeline in pipelines):
+            pass
+        for pipeline in pipelines:
+            pipeline.write()
+        found = store.incidents(limit=None)
+    assert [str(i.kind) for i in leading(found)] == ["covariate"]
+    assert len({i.lane for i in of_state(found, IncidentState.FOLDED)}) == N_PARTS - 1
+
+
+def test_a_process_that_has_heard_nothing_folds_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes may confirm in the same moment: only the transaction can tell."""
+    monkeypatch.setattr(Pipeline, "_read_parts", lambda self: None)
+    records = spread(x_to_y_records(N, shift="covariate", at=CHANGE, seed=5))
+    with two_processes(records, tmp_path) as (store, pipelines):
+        for pipeline in pipelines:
+            while pipeline.step(timeout_s=0):
+                pass
+            pipeline.write()
+        found = store.incidents(limit=None)
+    [incident] = leading(found)
+    assert incident.lane in {0, 1}
+    assert {2, 3} <= {i.lane for i in of_state(found, IncidentState.FOLDED)}
+    assert not any("parts" in i.explanation for i in found)
+
+
 @pytest.mark.parametrize("at", [3500, 4300, 5100])
 def test_a_kill_adds_no_incident(at: int, tmp_path: Path) -> None:
     records: list[Record | Abort] = [
@@ -173,6 +239,41 @@ def test_a_folded_part_that_returns_is_watched_again(tmp_path: Path) -> None:
     given_up = of_state(found, IncidentState.FOLDED)
     assert given_up
     assert all(i.resolved_at is not None for i in given_up)
+
+
+def scored(n: int) -> list[Record]:
+    """A Y->X stream with scores, in which the prior moves from 0.3 to 0.7."""
+    rng = np.random.default_rng(4)
+    y = (rng.random(n) < np.where(np.arange(n) < CHANGE, 0.3, 0.7)).astype(int)
+    x = rng.normal(2.0 * y, 1.0)
+    p = 1 / (1 + np.exp(-(2 * x - 2 + np.log(0.3 / 0.7))))
+    return as_records(
+        [
+            {
+                "stream": "s",
+                "id": f"e{i}",
+                "features": {"x": float(x[i])},
+                "scores": {"0": float(1 - p[i]), "1": float(p[i])},
+                "label": int(y[i]),
+            }
+            for i in range(n)
+        ]
+    )
+
+
+def test_every_part_is_reweighted_by_its_own_prior_and_one_incident_tells(tmp_path: Path) -> None:
+    reweight = {"on_confirmed": {"prior": "reweight"}, "classes": ["0", "1"]}
+    found, store = run(spread(scored(N)), tmp_path, problem="y_to_x", **reweight)
+    own = [i for i in found if i.confirmed_at is not None]
+    assert {i.lane for i in own} == set(range(N_PARTS))
+    assert {str(i.kind) for i in own} == {"prior"}
+    assert len([i for i in own if i.state is not IncidentState.FOLDED]) == 1
+    priors = [a["prior"]["1"] for i in own for a in i.actions if a["kind"] == "reweight"]
+    assert len(priors) == N_PARTS
+    assert all(0.6 < prior < 0.8 for prior in priors)
+    assert len(set(priors)) > 1
+    events = [a.payload["event"] for a in store.actions()]
+    assert events.count("incident.repairing") == 1
 
 
 def test_a_webhook_gets_folded_incidents_if_it_asks_for_them(tmp_path: Path) -> None:
