@@ -18,6 +18,9 @@ Elsewhere = Callable[[], Sequence[Incident]]
 """The open incidents of the stream's other parts, suspicions among them, as far as is known."""
 
 
+_FIELDS = frozenset(f.name for f in dataclasses.fields(Evidence))
+
+
 def nowhere() -> Sequence[Incident]:
     """Of a stream in one partition: there are no other parts."""
     return ()
@@ -57,11 +60,15 @@ def _is_alongside(own: Incident, now: Point, other: Incident, within: int) -> bo
 
 
 def evidence_of(incident: Incident) -> tuple[Evidence, ...]:
-    """The tests of the incident's own part alone."""
+    """The tests of the incident's own part alone, as far as this version knows them."""
     own: Sequence[dict[str, Any]] = incident.explanation.get("parts", {}).get("own", ())
     return tuple(
-        Evidence(**{**document, "factor": Factor(document["factor"])})
+        Evidence(
+            **{name: document[name] for name in _FIELDS} | {"factor": Factor(document["factor"])}
+        )
         for document in own or incident.evidence
+        # A process of another version may have written it.
+        if document.keys() >= _FIELDS and document["effect"] is not None
     )
 
 

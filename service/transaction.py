@@ -114,7 +114,9 @@ class Transaction:
             return
         digest = hashlib.sha256(stream.encode()).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
-        self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        self._connection.execute(
+            sa.select(sa.func.pg_advisory_xact_lock(sa.literal(key, sa.BigInteger)))
+        )
 
     def standing(self, stream: str, also: Collection[str] = ()) -> list[Incident]:
         """Return a stream's incidents that are confirmed and not over, the oldest first.

@@ -347,6 +347,15 @@ def test_evidence_counts_if_both_were_under_test_at_one_time(
     assert bool(found) is counts
 
 
+def test_evidence_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    [document] = incident().evidence
+    known = parts.evidence_of(incident())
+    assert [e.factor for e in known] == [Factor.COVARIATE]
+    assert parts.evidence_of(incident(evidence=({**document, "new": 1},))) == known
+    del document["note"]
+    assert parts.evidence_of(incident(evidence=(document,))) == ()
+
+
 def test_a_further_factor_needs_the_level_of_a_recheck() -> None:
     concept = {**incident().evidence[0], "factor": "concept"}
     both = incident(
