@@ -128,7 +128,7 @@ def of_state(found: Sequence[Incident], state: IncidentState) -> list[Incident]:
     return [i for i in found if i.state is state]
 
 
-@pytest.mark.parametrize("shift", ["covariate", "concept"])
+@pytest.mark.parametrize("shift", ["covariate", "concept", "both"])
 def test_a_stream_over_four_partitions_has_one_incident_of_the_kind_it_has_unsplit(
     shift: str, tmp_path: Path
 ) -> None:
