@@ -151,6 +151,15 @@ def test_a_stream_over_four_partitions_has_one_incident_of_the_kind_it_has_unspl
     assert "incident.folded" not in events
 
 
+def test_a_part_that_moves_alone_is_the_incident(tmp_path: Path) -> None:
+    still = spread(x_to_y_records(N, seed=5))
+    moved = spread(x_to_y_records(N, shift="covariate", at=CHANGE, seed=5))
+    records = [m if m.partition == 2 else s for s, m in zip(still, moved, strict=True)]
+    found, _ = run(records, tmp_path)
+    assert [(i.lane, str(i.kind)) for i in leading(found)] == [(2, "covariate")]
+    assert of_state(found, IncidentState.FOLDED) == []
+
+
 def test_where_nothing_moves_nothing_is_confirmed(tmp_path: Path) -> None:
     found, _ = run(spread(x_to_y_records(N, seed=5)), tmp_path)
     assert leading(found) == []
