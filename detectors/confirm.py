@@ -271,10 +271,13 @@ class Suspicion:
         columns: Sequence[str],
         block_length: int = 1,
         others: Sequence[Sequence[Evidence]] = (),
+        n_parts: int = 1,
     ) -> Look:
         """Test both factors on what is there, and decide whether to wait, confirm or dismiss.
 
-        `others` is the evidence of other parts of the stream, which is pooled with the own one.
+        `others` is the evidence of other parts of the stream, which is pooled with the own one. All
+        `n_parts` that are under test share the look's error: a true shift brings each of them to
+        its looks, and each could name a second factor that did not move.
         """
         timed_out = self.n_fresh >= self.plan.max_wait
         number = min(self.looks_done, len(self.plan.looks) - 1)
@@ -285,8 +288,9 @@ class Suspicion:
         # The last look, also one that came early because labels did not, has all that is left.
         alpha = left if last else min(self.plan.spend(number), 0.5 * left)
         self.spent += alpha
+        alpha /= n_parts
         # Of a pooled test the own p-value may be worth half: it has to be twice as fine.
-        level = alpha / 2 if others else alpha
+        level = alpha / 2 if n_parts > 1 else alpha
         examined = self._examined(
             reference, recent, level, number, n_classes, columns, block_length
         )

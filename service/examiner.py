@@ -36,7 +36,9 @@ class Examiner:
         # A reference much larger than the evidence costs time and adds little power.
         self._most = 2 * plan.looks[-1]
 
-    def look(self, suspicion: Suspicion, others: Sequence[Sequence[Evidence]] = ()) -> Look:
+    def look(
+        self, suspicion: Suspicion, others: Sequence[Sequence[Evidence]] = (), n_parts: int = 1
+    ) -> Look:
         """Take the look that is due, together with the evidence of other parts of the stream."""
         representation = self.baseline.representation
         return suspicion.look(
@@ -46,6 +48,7 @@ class Examiner:
             columns=representation.complete_columns,
             block_length=self.baseline.block_length,
             others=others,
+            n_parts=n_parts,
         )
 
     def settle(self, suspicion: Suspicion) -> Verdict:

@@ -473,7 +473,8 @@ class Monitor:
     def _look(self, suspicion: Suspicion, event: Event, out: Outcomes) -> None:
         # A comparison made again and again is the part's own: the others' evidence is an old one.
         others = self._alongside() if self._suspected is not None else []
-        look = self._examiner.look(suspicion, [parts.evidence_of(i) for i in others])
+        n_parts = 1 + len({i.lane for i in others})
+        look = self._examiner.look(suspicion, [parts.evidence_of(i) for i in others], n_parts)
         out.evidence.extend(look.verdict.evidence)
         if self._suspected is None:
             self._suspicion = None
@@ -723,7 +724,7 @@ class Monitor:
         return [*self.open.values(), *(i for _, i in self._folded)]
 
     def _alongside(self) -> list[Incident]:
-        """Incidents of other parts whose evidence is pooled with that of the suspicion."""
+        """Incidents of other parts that were under test while the suspicion is."""
         assert self._suspected is not None
         others = self._elsewhere()
         self._meet(others)

@@ -29,11 +29,11 @@ def nowhere() -> Sequence[Incident]:
 def alongside(
     own: Incident, now: Point, others: Sequence[Incident], *, within: int
 ) -> list[Incident]:
-    """Those incidents of other parts whose evidence may be pooled with that of a suspicion.
+    """Those incidents of other parts that were under test at a time when a suspicion was.
 
-    They have evidence, and were under test at a time when this one was: between the times at which
-    each was opened and confirmed, or is still not. Records without a time tell no such thing; then
-    each part's own count stands for it, and both have to be opened within `within` observations.
+    That is between the times at which each was opened and confirmed, or is still not. Records
+    without a time tell no such thing; then each part's own count stands for it, and both have to
+    be opened within `within` observations.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def alongside(
     within
         Observations that a suspicion lasts at most.
     """
-    return [other for other in others if other.evidence and _is_alongside(own, now, other, within)]
+    return [other for other in others if _is_alongside(own, now, other, within)]
 
 
 def _is_alongside(own: Incident, now: Point, other: Incident, within: int) -> bool:
@@ -76,7 +76,7 @@ def told_of(others: Sequence[Incident], own: Sequence[Evidence]) -> dict[str, An
     """What an explanation says of the parts whose evidence was pooled; empty if none was."""
     if not own:
         return {}
-    lanes = sorted({other.lane for other in others})
+    lanes = sorted({other.lane for other in others if other.evidence})
     return {"parts": {"lanes": lanes, "own": [dataclasses.asdict(e) for e in own]}}
 
 

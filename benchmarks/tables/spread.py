@@ -28,7 +28,7 @@ from service.settings import Settings
 from service.source import ListSource
 from service.store import Store
 
-FIRST_SEED = 900_000
+FIRST_SEED = 901_000
 N_FEATURES = 3
 PARTS = (1, 2, 4, 8)
 WARM_UP = 400
@@ -36,7 +36,7 @@ CHANGE = 8 * 600
 """After which observation of the stream something moves: of eight parts each has then been watched
 for 200 observations."""
 N_EVENTS = CHANGE + 8 * 900
-SEEDS, QUICK_SEEDS = 15, 1
+SEEDS, QUICK_SEEDS = 12, 1
 CASES: tuple[tuple[Problem, Kind, Strength], ...] = (
     (Problem.X_TO_Y, Kind.NONE, "moderate"),
     (Problem.X_TO_Y, Kind.COVARIATE, "moderate"),

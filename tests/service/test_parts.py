@@ -330,7 +330,7 @@ NOW = Point(180, "2026-01-01T00:18:00+00:00")
     ("other", "counts"),
     [
         ({}, True),
-        ({"evidence": ()}, False),
+        ({"evidence": ()}, True),
         ({"opened_at": Point(9000, "2026-01-01T00:01:00+00:00")}, True),
         ({"opened_at": Point(100, "2026-01-01T00:19:00+00:00")}, False),
         ({"confirmed_at": Point(9, "2026-01-01T00:09:00+00:00")}, False),
@@ -349,7 +349,7 @@ NOW = Point(180, "2026-01-01T00:18:00+00:00")
         "without time, far",
     ],
 )
-def test_evidence_counts_if_both_were_under_test_at_one_time(
+def test_parts_are_alongside_if_both_were_under_test_at_one_time(
     other: dict[str, Any], counts: bool
 ) -> None:
     found = parts.alongside(incident("own"), NOW, [incident(**other)], within=500)
