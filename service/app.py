@@ -153,7 +153,9 @@ class App:
 
     def close_incident(self, id_: str, reason: str) -> dict[str, Any]:
         """Have an open incident resolved at the next step of the loop."""
-        if not any(id_ in s.open for s in self.pipeline.streams.values()):
+        if not any(
+            id_ in s.open for name in self.pipeline.streams for s in self.pipeline.parts(name)
+        ):
             raise LookupError(f"no open incident has the id {id_!r}")
         self.pipeline.to_close.put((id_, reason))
         return {"id": id_, "detail": "it is closed with the next records"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -42,6 +43,7 @@ class Unwritten:
     n_filed: int = 0
     writes: list[Callable[[Transaction], object]] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    confirmed: dict[str, tuple[str, str]] = field(default_factory=dict)
     n_records: int = 0
 
     @property
@@ -70,6 +72,8 @@ class Lane:
         Turns records into observations and labels.
     open_stream
         Makes a stream of this lane, by its name; called with the first record of the stream.
+    is_only
+        Whether the source has no other lane, so that no stream can have another part.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Lane:
         metrics: Metrics,
         decoder: Decoder,
         open_stream: Callable[[str, Lane], Stream],
+        *,
+        is_only: bool = False,
     ) -> None:
         self.number = number
         self.epoch = epoch
@@ -89,6 +95,7 @@ class Lane:
         self._metrics = metrics
         self._decoder = decoder
         self._open_stream = open_stream
+        self._is_only = is_only
         self._configured = {s.name for s in settings.streams}
 
     def open(self, name: str) -> Stream:
@@ -186,8 +193,22 @@ class Lane:
         dead_letters.write(unwritten.dead_letters[unwritten.n_filed :])
         unwritten.n_filed = len(unwritten.dead_letters)
 
+    @property
+    def confirmed(self) -> list[Incident]:
+        """Incidents that were confirmed since the last time, or changed after that.
+
+        Only where other lanes may have the same one.
+        """
+        newest = {} if self._is_only else {i.id: i for i in self.unwritten.incidents}
+        return [i for i in newest.values() if i.confirmed_at is not None and not i.state.is_over]
+
     def write_own(self, tx: Transaction) -> None:
-        """Write what only this lane's owner writes; no other process waits for it."""
+        """Write what only this lane's owner writes; no other process waits for it.
+
+        Whoever has incidents in `confirmed` has to hold the lock of their streams.
+        """
+        for incident in self.confirmed:
+            self._fold(incident, tx)
         unwritten = self.unwritten
         tx.put_offsets(unwritten.offsets)
         for name in sorted(unwritten.touched):
@@ -214,9 +235,39 @@ class Lane:
 
     # -- incidents -----------------------------------------------------------------------------
 
+    def _fold(self, incident: Incident, tx: Transaction) -> None:
+        """Give an incident up if the stream has one with the same cause in another lane."""
+        stream = self.streams[incident.stream]
+        standing = tx.standing(incident.stream, stream.monitor.met)
+        if any(i.id == incident.id for i in standing) or incident.id not in stream.open:
+            return
+        others = [
+            i for i in standing if i.lane != self.number and i.segment in ({}, incident.segment)
+        ]
+        if not others:
+            return
+        known = {factor for other in others for factor in other.factors}
+        into = next((i for i in others if set(i.factors) & set(incident.factors)), others[0])
+        unwritten = self.unwritten
+        outcomes = stream.fold(incident, into, known)
+        is_over = any(i.id == incident.id and i.state.is_over for i in outcomes.incidents)
+        unwritten.incidents = [i for i in unwritten.incidents if not _is_of(i, incident)]
+        unwritten.actions = [
+            a
+            for a in unwritten.actions
+            if a.incident_id != incident.id or not a.payload["data"]["confirmed_at"]
+        ]
+        if is_over:
+            unwritten.jobs = [j for j in unwritten.jobs if j.incident_id != incident.id]
+            unwritten.confirmed.pop(incident.id, None)
+        self.note(stream, outcomes)
+
     def note(self, stream: Stream, outcomes: Outcomes) -> None:
         """Put incidents, their messages and their jobs down for the next transaction."""
         unwritten = self.unwritten
+        outcomes.incidents[:] = [
+            dataclasses.replace(i, lane=self.number) for i in outcomes.incidents
+        ]
         for incident in outcomes.incidents:
             unwritten.incidents.append(incident)
             unwritten.actions.extend(self._messages(incident))
@@ -230,6 +281,7 @@ class Lane:
                     detail=incident.detail,
                 )
         for incident, decision in outcomes.decisions:
+            unwritten.confirmed[incident.id] = stream.name, str(incident.kind)
             if decision.action is ActionKind.FINE_TUNE:
                 unwritten.jobs.append(
                     Job(
@@ -251,13 +303,14 @@ class Lane:
         if incident.state is IncidentState.SUSPECTED and incident.evidence:
             return []  # a look that decided nothing
         event = f"incident.{incident.state}"
+        is_folded = incident.state is IncidentState.FOLDED
         document = incident.to_json()
         # An incident can come to a state twice; what a replay writes again has the same digest.
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
         kinds = {
             str(n): f"webhook:{n}"
             for n, hook in enumerate(self._settings.webhooks)
-            if not hook.events or event in hook.events
+            if (event in hook.events if hook.events else not is_folded)
         }
         topics = self._settings.source.topics
         if topics is not None and topics.incidents is not None:
@@ -272,3 +325,8 @@ class Lane:
             )
             for name, kind in kinds.items()
         ]
+
+
+def _is_of(incident: Incident, confirmed: Incident) -> bool:
+    """Whether it is that incident, from its confirmation on."""
+    return incident.id == confirmed.id and incident.confirmed_at is not None

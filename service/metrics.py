@@ -205,7 +205,7 @@ SPECS = (
     ),
     _counter(
         "incidents_total",
-        "Confirmed incidents by verdict.",
+        "Confirmed incidents by verdict, without those that were folded into another partition's.",
         {"stream": (), "kind": _KINDS},
     ),
     Spec(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from detectors.base import Alarm, Array, Factor, Kind, State, Verdict
 from detectors.confirm import ConfirmPlan, Step, Suspicion
 from detectors.prior import PriorCorrection
+from service import parts
 from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
 from service.baseline import Baseline
 from service.examiner import Examiner, aloud
@@ -89,6 +90,8 @@ class Monitor:
     joined_before
         Whether another monitor has joined the labels: then each one that comes meets its
         observation, and there are no repeats to recognise.
+    elsewhere
+        What other parts of the stream have found; asked at looks only.
     """
 
     def __init__(
@@ -100,11 +103,13 @@ class Monitor:
         score_classes: tuple[str, ...] = (),
         seed: int = 0,
         joined_before: bool = False,
+        elsewhere: parts.Elsewhere = parts.nowhere,
     ) -> None:
         self.settings = settings
         self.representation = representation
         self.score_classes = score_classes
         self._decide = decide
+        self._elsewhere = elsewhere
         self._seed = seed
         confirm = settings.confirm
         self.plan = ConfirmPlan(
@@ -147,6 +152,10 @@ class Monitor:
         self._recheck_at = 0
         self._recheck_gap = self.plan.looks[-1]
         self._quiet_until = 0
+        self._folded: list[tuple[str, Incident]] = []
+        """What was given up for incidents of other parts, with their ids."""
+        self.met: set[str] = set()
+        """Ids of confirmed incidents of other parts that were open during the last suspicion."""
 
     @property
     def _examiner(self) -> Examiner:
@@ -262,6 +271,7 @@ class Monitor:
             if self._suspicion is not None:
                 self._gather(self._suspicion, event, rows, wrong, out)
             elif self.phase is Phase.OPEN and self.n_seen > self._recheck_at:
+                self._release({i.id for i in self._elsewhere()}, out)
                 self._suspicion = self._new_suspicion(
                     self._recheck_plan, Alarm("recheck", self._hint, 0, 0.0, 0.0, 1), event.index
                 )
@@ -373,6 +383,8 @@ class Monitor:
             detail=f"{alarm.detector} on {alarm.factor}: "
             f"{alarm.statistic:.3g} over {alarm.threshold:.3g}",
         )
+        self.met = set()
+        self._meet(self._elsewhere())
         out.alarms.append(alarm)
         out.incidents.append(self._suspected)
 
@@ -450,8 +462,7 @@ class Monitor:
         verdict = self._examiner.settle(vague)
         out.evidence.extend(verdict.evidence)
         if incident is not None and verdict.kind not in (Kind.NONE, Kind.UNDETERMINED):
-            found = dataclasses.replace(incident, **_findings(verdict))
-            self._confirm(found, verdict, vague, out)
+            self._confirm(_renamed(incident, verdict), verdict, vague, out)
 
     def _labels_are_late(self, suspicion: Suspicion, event: Event) -> bool:
         """Whether the last look's observations have come, and not the first look's labels."""
@@ -462,7 +473,10 @@ class Monitor:
         )
 
     def _look(self, suspicion: Suspicion, event: Event, out: Outcomes) -> None:
-        look = self._examiner.look(suspicion)
+        # A comparison made again and again is the part's own: the others' evidence is an old one.
+        others = self._alongside() if self._suspected is not None else []
+        n_parts = 1 + len({i.lane for i in others})
+        look = self._examiner.look(suspicion, [parts.evidence_of(i) for i in others], n_parts)
         out.evidence.extend(look.verdict.evidence)
         if self._suspected is None:
             self._suspicion = None
@@ -471,6 +485,10 @@ class Monitor:
         incident = dataclasses.replace(
             self._suspected,
             change_point=max(suspicion.change_point, self.baseline.end),
+            explanation={
+                **parts.unpooled(self._suspected.explanation),
+                **parts.told_of(others, look.own),
+            },
             **_findings(look.verdict),
         )
         if look.step is Step.WAIT:
@@ -565,22 +583,23 @@ class Monitor:
     ) -> None:
         """Settle, extend or close the open incidents by a later comparison."""
         tested = {e.test: e.p_value for e in verdict.evidence if e.p_value is not None}
-        confirmed_by = {
-            e["test"] for i in self.open.values() for e in i.evidence if e["p_value"] is not None
-        }
+        standing = self.standing
+        confirmed_by = {e["test"] for i in standing for e in i.evidence if e["p_value"] is not None}
         if tested and confirmed_by <= tested.keys() and min(tested.values()) > RETURN_ALPHA:
             for incident in list(self.open.values()):
                 self._resolve(incident, "the evidence has returned to the reference", out)
+            self._release((), out)
             self._watch_again()
             return
         self._open_phase()
-        known = {f for i in self.open.values() for f in i.factors}
+        known = {f for i in standing for f in i.factors}
         if verdict.kind in (Kind.NONE, Kind.UNDETERMINED):
+            if not standing:
+                self._watch_again()
             return
         vague = next((i for i in self.open.values() if i.kind == Kind.UNDETERMINED), None)
         if vague is not None:
-            found = dataclasses.replace(vague, **_findings(verdict))
-            self._confirm(found, verdict, suspicion, out)
+            self._confirm(_renamed(vague, verdict), verdict, suspicion, out)
         elif fresh := verdict.factors - {Factor(f) for f in known}:
             further = dataclasses.replace(verdict, kind=Kind(min(fresh)), factors=fresh)
             incident = Incident(
@@ -660,6 +679,8 @@ class Monitor:
     def repaired(self, detail: str) -> Outcomes:
         """A new champion serves from the next observation on: begin a new reference."""
         out = Outcomes()
+        self._drop_suspicion(detail, out)
+        self._release((), out)
         self.correction = None
         for incident in list(self.open.values()):
             self._resolve(incident, detail, out)
@@ -679,7 +700,7 @@ class Monitor:
         """
         out = Outcomes()
         self._resolve(self.open[incident_id], detail, out)
-        if not self.open and self.phase is Phase.OPEN:
+        if not self.open and not self._folded and self.phase is Phase.OPEN:
             self._suspicion = None
             self._watch_again()
         return out
@@ -696,6 +717,70 @@ class Monitor:
                 out.incidents.append(changed)
         self._open_phase()
         return out
+
+    # -- other parts of the stream -------------------------------------------------------------
+
+    @property
+    def standing(self) -> list[Incident]:
+        """What persists here: open incidents, and those given up for another part's."""
+        return [*self.open.values(), *(i for _, i in self._folded)]
+
+    def _alongside(self) -> list[Incident]:
+        """Incidents of other parts that were under test while the suspicion is."""
+        assert self._suspected is not None
+        others = self._elsewhere()
+        self._meet(others)
+        return parts.alongside(self._suspected, self._now(), others, within=self.plan.max_wait)
+
+    def _meet(self, others: Sequence[Incident]) -> None:
+        self.met |= {i.id for i in others if i.confirmed_at is not None}
+
+    def fold(self, incident_id: str, into: Incident, known: Collection[str]) -> Outcomes:
+        """Give an incident up for one of another part, which has the same cause.
+
+        Parameters
+        ----------
+        incident_id
+            Of an open incident.
+        into
+            The other part's.
+        known
+            All factors that have moved by the incidents of other parts. What has moved beside them
+            plainly enough for a re-check to say so stays an incident.
+
+        Raises
+        ------
+        KeyError
+            If no incident of that id is open.
+        """
+        out = Outcomes()
+        incident = self.open.pop(incident_id)
+        fresh = parts.further(incident, known, self._recheck_plan.alpha / 2)
+        given_up = parts.folded(incident, into)
+        if fresh:
+            left = frozenset(map(Factor, incident.factors)) - fresh
+            self.open[incident_id] = kept = parts.narrowed(incident, fresh)
+            out.incidents.append(kept)
+            if left:
+                self._folded.append((into.id, parts.narrowed(incident, left)))
+            return out
+        out.incidents.append(given_up)
+        self._vague = None
+        if parts.is_reweighted(incident):
+            return out  # a new reference has begun, and there is nothing to compare again
+        self._folded.append((into.id, given_up))
+        if self.phase is Phase.REPAIRING:
+            self._recheck_gap = self.plan.looks[-1]
+            self._open_phase()
+        return out
+
+    def _release(self, still_open: Collection[str], out: Outcomes) -> None:
+        """Hold no longer what was given up for incidents of other parts that are over."""
+        ended = [incident for into, incident in self._folded if into not in still_open]
+        self._folded = [(into, i) for into, i in self._folded if into in still_open]
+        for incident in ended:
+            if incident.state is IncidentState.FOLDED:
+                out.incidents.append(dataclasses.replace(incident, resolved_at=self._now()))
 
     # -- snapshot ------------------------------------------------------------------------------
 
@@ -725,6 +810,8 @@ class Monitor:
             "recheck_at": self._recheck_at,
             "recheck_gap": self._recheck_gap,
             "quiet_until": self._quiet_until,
+            "folded": [[into, i.to_json()] for into, i in self._folded],
+            "met": sorted(self.met),
         }
 
     def restore(self, state: State) -> None:
@@ -761,6 +848,8 @@ class Monitor:
         self._recheck_at = state["recheck_at"]
         self._recheck_gap = state["recheck_gap"]
         self._quiet_until = state["quiet_until"]
+        self._folded = [(into, Incident.from_json(i)) for into, i in state["folded"]]
+        self.met = set(state["met"])
 
 
 def _findings(verdict: Verdict) -> dict[str, Any]:
@@ -778,6 +867,12 @@ def _findings(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _renamed(incident: Incident, verdict: Verdict) -> Incident:
+    """An incident after a later verdict on the part's own evidence."""
+    explanation = parts.unpooled(incident.explanation)
+    return dataclasses.replace(incident, explanation=explanation, **_findings(verdict))
+
+
 def _dismissed(incident: Incident, detail: str) -> Incident:
     return dataclasses.replace(
         incident,
@@ -790,4 +885,4 @@ def _dismissed(incident: Incident, detail: str) -> Incident:
 
 def _kept(explanation: dict[str, Any]) -> dict[str, Any]:
     """What of an earlier verdict's explanation stays with a later one."""
-    return {key: value for key, value in explanation.items() if key == "provisional"}
+    return {key: value for key, value in explanation.items() if key in ("provisional", "parts")}

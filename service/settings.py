@@ -136,9 +136,12 @@ class WebhookSettings(Section):
             "incident.repairing",
             "incident.resolved",
             "incident.dismissed",
+            "incident.folded",
         ],
         ...,
-    ] = Field(default=(), description="Events to send; an empty list means all.")
+    ] = Field(
+        default=(), description="Events to send; an empty list means all but `incident.folded`."
+    )
     allow_private: bool = Field(
         default=False, description="Allow addresses that are not on the public internet."
     )

@@ -45,9 +45,8 @@ def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
     for incident in outcomes.incidents:
         if incident.state is IncidentState.DISMISSED:
             metrics.suspicions.labels(name, "dismissed").inc()
-    for incident, _ in outcomes.decisions:
+    for _ in outcomes.decisions:
         metrics.suspicions.labels(name, "confirmed").inc()
-        metrics.incidents.labels(name, str(incident.kind)).inc()
     for factor in stream.settings.problem.factors:
-        is_open = any(factor in i.factors for i in monitor.open.values())
+        is_open = any(factor in i.factors for i in monitor.standing)
         metrics.incident_open.labels(name, str(factor)).set(is_open)

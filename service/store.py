@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service import database, tables
-from service.incidents import Incident
+from service.incidents import Incident, IncidentState
 from service.rows import (
     Action,
     ActionState,
@@ -267,6 +267,18 @@ class Store:
                     return []
                 query = query.where(sa.tuple_(*order) < sa.tuple_(*last))
             rows = connection.execute(query).scalars()
+            return [Incident.from_json(json.loads(document)) for document in rows]
+
+    def incidents_of_parts(self) -> list[Incident]:
+        """Return the open incidents, suspicions among them, of streams in several partitions."""
+        table, states = tables.incidents, tables.states
+        spread = sa.select(states.c.stream).group_by(states.c.stream).having(sa.func.count() > 1)
+        is_open = [s.value for s in IncidentState if not s.is_over]
+        query = sa.select(table.c.document).where(
+            table.c.stream.in_(spread), table.c.state.in_(is_open)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(table.c.id)).scalars()
             return [Incident.from_json(json.loads(document)) for document in rows]
 
     def incident(self, id_: str) -> Incident | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from models.images import ImageError
 from models.images import decode as decode_image
 from models.quality import PROPERTIES
 from models.scorer import Scored
+from service import parts
 from service.arrivals import Arrival, Outcomes
 from service.fetch import fetch
 from service.formats.decoder import Ignored
@@ -73,7 +74,7 @@ class Stream:
         The champion; None where the stream is scored elsewhere or not at all.
     images
         Limits of images, and where they may come from.
-    seed
+    seed, elsewhere
         As in `Monitor`.
     decode
         As the records that are taken were decoded; those that are held back are decoded again
@@ -89,6 +90,7 @@ class Stream:
         images: ImageSettings,
         seed: int,
         decode: Callable[[Record], Body | Ignored] = decode,
+        elsewhere: parts.Elsewhere = parts.nowhere,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -98,6 +100,7 @@ class Stream:
         self._decode = decode
         self._images = images
         self._seed = seed
+        self._elsewhere = elsewhere
         self._schema: FeatureSchema | None = None
         self._learner: SchemaLearner | None = None
         self._held: list[Decoded] = []
@@ -139,6 +142,7 @@ class Stream:
             self._decide,
             score_classes=self.score_classes,
             seed=self._seed,
+            elsewhere=self._elsewhere,
         )
         self.segments = Segments(self.settings, self._representation, seed=self._seed)
 
@@ -176,12 +180,21 @@ class Stream:
             If no incident of that id is open.
         """
         if incident_id in self.monitor.open:
-            return self.monitor.close(incident_id, detail)
+            outcomes = self.monitor.close(incident_id, detail)
+            self.segments.note(outcomes.incidents)
+            return outcomes
         return Outcomes(incidents=self.segments.close(incident_id, detail))
+
+    def fold(self, incident: Incident, into: Incident, known: Collection[str]) -> Outcomes:
+        """Give an open incident up for one of another part; see `Monitor.fold`."""
+        if incident.segment:
+            return self.segments.fold(incident, into)
+        return self.monitor.fold(incident.id, into, known)
 
     def repaired(self, detail: str) -> Outcomes:
         """A new champion serves from the next observation on: begin new references."""
         outcomes = self.monitor.repaired(detail)
+        self.segments.note(outcomes.incidents)
         outcomes.incidents.extend(self.segments.renew())
         return outcomes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service import database, tables
-from service.incidents import Incident
+from service.incidents import Incident, IncidentState
 from service.rows import (
     Action,
     ActionState,
@@ -111,6 +112,33 @@ class Transaction:
             ],
             update=("state", "document"),
         )
+
+    def lock_stream(self, stream: str) -> None:
+        """Let no other transaction that asks for the same stream go on before this one has ended.
+
+        Reads after it see what that one wrote. SQLite has one writer at a time anyway.
+        """
+        if self._connection.dialect.name != "postgresql":
+            return
+        digest = hashlib.sha256(stream.encode()).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
+        self._connection.execute(
+            sa.select(sa.func.pg_advisory_xact_lock(sa.literal(key, sa.BigInteger)))
+        )
+
+    def standing(self, stream: str, also: Collection[str] = ()) -> list[Incident]:
+        """Return a stream's incidents that are confirmed and not over, the oldest first.
+
+        `also` are the ids of incidents that are returned even if they are over.
+        """
+        table = tables.incidents
+        stands = table.c.state.in_([IncidentState.CONFIRMED.value, IncidentState.REPAIRING.value])
+        rows = self._connection.execute(
+            sa.select(table.c.document)
+            .where(table.c.stream == stream, stands | table.c.id.in_(sorted(also)))
+            .order_by(table.c.recorded_at, table.c.id)
+        ).scalars()
+        return [Incident.from_json(json.loads(document)) for document in rows]
 
     def add_action(self, action: Action) -> bool:
         """Ask for an action; return False if its id is there already."""
