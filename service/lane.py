@@ -203,12 +203,7 @@ class Lane:
         return [i for i in newest.values() if i.confirmed_at is not None and not i.state.is_over]
 
     def write_own(self, tx: Transaction) -> None:
-        """Write what only this lane's owner writes; no other process waits for it.
-
-        Whoever has incidents in `confirmed` has to hold the lock of their streams.
-        """
-        for incident in self.confirmed:
-            self._fold(incident, tx)
+        """Write what only this lane's owner writes; no other process waits for it."""
         unwritten = self.unwritten
         tx.put_offsets(unwritten.offsets)
         for name in sorted(unwritten.touched):
@@ -234,6 +229,17 @@ class Lane:
             write(tx)
 
     # -- incidents -----------------------------------------------------------------------------
+
+    def fold(self, tx: Transaction) -> None:
+        """Give confirmed incidents up whose cause another lane has; write the others at once.
+
+        So the next lane of the same transaction finds them. Whoever has incidents in `confirmed`
+        has to hold the lock of their streams, and to call this before anything else is written.
+        """
+        for incident in self.confirmed:
+            self._fold(incident, tx)
+        for incident in self.confirmed:
+            tx.put_incident(incident)
 
     def _fold(self, incident: Incident, tx: Transaction) -> None:
         """Give an incident up if the stream has one with the same cause in another lane."""

@@ -449,6 +449,8 @@ class Pipeline:
             for name in sorted({i.stream for lane in lanes for i in lane.confirmed}):
                 tx.lock_stream(name)
             for lane in lanes:
+                lane.fold(tx)
+            for lane in lanes:
                 lane.write_own(tx)
             for lane in lanes:
                 lane.write_shared(tx)
