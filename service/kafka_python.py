@@ -50,6 +50,8 @@ def _translated() -> Iterator[None]:
         yield
     except kafka_errors.OffsetOutOfRangeError as error:
         raise OffsetsGoneError({tuple(at): n for at, n in error.args[0].items()}) from error
+    except kafka_errors.LogTruncationError as error:
+        raise OffsetsGoneError({tuple(at): -1 for at in error.divergent_offsets}) from error
     except kafka_errors.FencedInstanceIdError as error:
         raise FencedMemberError(str(error)) from error
     except _PASSING as error:
@@ -107,6 +109,7 @@ class KafkaPythonReader:
                 fetch_min_bytes=settings.fetch_min_bytes,
             )
         self._positions: dict[Partition, int] = {}
+        self._gone: dict[Partition, int] = {}
 
     def partitions(self, topic: str) -> Collection[int]:
         """The numbers of a topic's partitions."""
@@ -123,6 +126,8 @@ class KafkaPythonReader:
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
         """Read exactly these partitions, each from its offset."""
+        self._positions = dict(offsets)
+        self._gone = {}
         with _translated():
             self._consumer.assign([TopicPartition(*at) for at in offsets])
             for at, offset in offsets.items():
@@ -131,8 +136,16 @@ class KafkaPythonReader:
 
     def poll(self, timeout_s: float) -> Mapping[Partition, Fetched]:
         """Return what has been fetched."""
-        with _translated():
-            found = self._consumer.poll(int(timeout_s * 1000), max_records=_ALL)
+        if self._gone:
+            raise OffsetsGoneError(self._gone)
+        try:
+            with _translated():
+                found = self._consumer.poll(int(timeout_s * 1000), max_records=_ALL)
+        except OffsetsGoneError as error:
+            # The client says it once, and of a log that lost its end not what was wanted of it.
+            self._gone = {at: self._positions[at] for at in error.offsets}
+            raise OffsetsGoneError(self._gone) from error
+        self._positions |= {tuple(at): records[-1].offset + 1 for at, records in found.items()}
         return {
             (at.topic, at.partition): [
                 (
