@@ -26,6 +26,7 @@ from service.kafka_client import (
     Member,
     OffsetsGoneError,
     Reader,
+    check_certificates,
 )
 from service.kafka_group import Change, ChangeKind, Group
 from service.kafka_python import KafkaPythonMember, KafkaPythonReader
@@ -107,6 +108,8 @@ class KafkaSource:
         self._is_away = False
         self._is_closed = False
         open_reader, self._open_member = _client(settings.client)
+        with self._named("cannot be used"):
+            check_certificates(settings)
         with self._reached():
             self._reader = open_reader(settings)
         try:

@@ -8,12 +8,14 @@ read, and a read never holds a rebalance up.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from service.records import Record
 from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
+from service.source_settings import SourceSettings
 
 
 class ClientError(RuntimeError):
@@ -70,6 +72,30 @@ def to_record(
     given = tuple((name, content or b"") for name, content in headers) if headers else ()
     time = timestamp_ms if timestamp_ms >= 0 else None
     return Record(topic, partition, offset, key, value, dropped, given, time)
+
+
+def check_certificates(settings: SourceSettings) -> None:
+    """Check the files of certificates and keys, of which the clients say late what is wrong.
+
+    Raises
+    ------
+    ClientError
+        If one cannot be read, is of another kind, or the key's password is wrong.
+    SettingsError
+        If the file of the password cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    named = f"source.ssl_cafile {settings.ssl_cafile}"
+    try:
+        if settings.ssl_cafile is not None:
+            context.load_verify_locations(settings.ssl_cafile)
+        if settings.ssl_certfile is not None:
+            named = f"source.ssl_certfile {settings.ssl_certfile}, its key and the key's password"
+            # Without any it would be asked for on the terminal.
+            password = settings.read_ssl_key_password() or ""
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password)
+    except OSError as error:
+        raise ClientError(f"{named}: {error.strerror or error}") from error
 
 
 class Reader(Protocol):

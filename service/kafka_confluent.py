@@ -27,6 +27,8 @@ from service.source_settings import SourceSettings
 
 _RECONNECT_MS = 2000
 """As with kafka-python: the client's own 10 s would add as much to every outage."""
+_REACH_S = 10.0
+"""How long to try to reach the first broker."""
 _ASK_S = 5.0
 """How long to wait for the answer to a question."""
 _AWAY_S = 2 * _RECONNECT_MS / 1000
@@ -197,7 +199,7 @@ class ConfluentReader:
             raise
 
     def _connect(self, topic: str) -> None:
-        until = time.monotonic() + _ASK_S
+        until = time.monotonic() + _REACH_S
         while True:
             try:
                 with _translated():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,6 +27,8 @@ from service.source_settings import SourceSettings
 _RECONNECT_MS = 2000
 """Longest pause between two attempts to reach a broker; 30 s, the client's own, would add as much
 to every outage."""
+_BOOTSTRAP_MS = 10_000
+"""How long to try to reach the first broker."""
 _ASK_MS = 5000
 """How long to wait for the answer to a question."""
 _ALL = 1_000_000_000
@@ -50,6 +53,8 @@ def _translated() -> Iterator[None]:
         yield
     except kafka_errors.OffsetOutOfRangeError as error:
         raise OffsetsGoneError({tuple(at): n for at, n in error.args[0].items()}) from error
+    except kafka_errors.LogTruncationError as error:
+        raise OffsetsGoneError({tuple(at): -1 for at in error.divergent_offsets}) from error
     except kafka_errors.FencedInstanceIdError as error:
         raise FencedMemberError(str(error)) from error
     except _PASSING as error:
@@ -69,6 +74,7 @@ def connection_config(settings: SourceSettings) -> dict[str, Any]:
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": "shiftwatch",
+        "bootstrap_timeout_ms": _BOOTSTRAP_MS,
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "metadata_max_age_ms": settings.metadata_max_age_ms,
         "metrics_enabled": False,
@@ -83,6 +89,40 @@ def connection_config(settings: SourceSettings) -> dict[str, Any]:
     }
 
 
+class _Overheard(logging.Handler):
+    """The error that the client logs; what it raises is only that it had no success."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.reason = ""
+        self._is_login = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the last error's text, and not the error, which holds a socket."""
+        for part in record.args or ():
+            if not isinstance(part, Exception) or isinstance(part, kafka_errors.KafkaTimeoutError):
+                continue
+            # After a refused login the broker now and then only hangs up.
+            is_login = isinstance(part, kafka_errors.SaslAuthenticationFailedError)
+            if is_login or not self._is_login:
+                self.reason, self._is_login = str(part), is_login
+
+
+@contextmanager
+def _overheard() -> Iterator[None]:
+    """Say why no broker was reached."""
+    logger, heard = logging.getLogger("kafka.net"), _Overheard()
+    logger.addHandler(heard)
+    try:
+        yield
+    except AwayError as error:
+        if not heard.reason:
+            raise
+        raise AwayError(heard.reason) from error
+    finally:
+        logger.removeHandler(heard)
+
+
 class KafkaPythonReader:
     """A consumer without a group.
 
@@ -94,7 +134,7 @@ class KafkaPythonReader:
 
     def __init__(self, settings: SourceSettings) -> None:
         config = connection_config(settings)
-        with _translated():
+        with _overheard(), _translated():
             self._consumer = KafkaConsumer(
                 **config,
                 group_id=None,
@@ -107,6 +147,7 @@ class KafkaPythonReader:
                 fetch_min_bytes=settings.fetch_min_bytes,
             )
         self._positions: dict[Partition, int] = {}
+        self._gone: dict[Partition, int] = {}
 
     def partitions(self, topic: str) -> Collection[int]:
         """The numbers of a topic's partitions."""
@@ -123,6 +164,8 @@ class KafkaPythonReader:
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
         """Read exactly these partitions, each from its offset."""
+        self._positions = dict(offsets)
+        self._gone = {}
         with _translated():
             self._consumer.assign([TopicPartition(*at) for at in offsets])
             for at, offset in offsets.items():
@@ -131,8 +174,16 @@ class KafkaPythonReader:
 
     def poll(self, timeout_s: float) -> Mapping[Partition, Fetched]:
         """Return what has been fetched."""
-        with _translated():
-            found = self._consumer.poll(int(timeout_s * 1000), max_records=_ALL)
+        if self._gone:
+            raise OffsetsGoneError(self._gone)
+        try:
+            with _translated():
+                found = self._consumer.poll(int(timeout_s * 1000), max_records=_ALL)
+        except OffsetsGoneError as error:
+            # The client says it once, and of a log that lost its end not what was wanted of it.
+            self._gone = {at: self._positions[at] for at in error.offsets}
+            raise OffsetsGoneError(self._gone) from error
+        self._positions |= {tuple(at): records[-1].offset + 1 for at, records in found.items()}
         return {
             (at.topic, at.partition): [
                 (

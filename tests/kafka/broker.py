@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from uuid import uuid4
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError
+
+from tests.kafka.certificates import Certificates
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".kafka"
@@ -45,6 +48,21 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
+"""
+SECURE = {"SSL": "SSL", "SASL_SSL": "SASL_SSL", "MUTUAL": "SSL"}
+"""Names and protocols of the listeners with certificates; MUTUAL asks for the client's too."""
+USER, PASSWORD = "reader", "correct-horse"
+SECURITY = """\
+ssl.keystore.type=PEM
+ssl.keystore.location={server}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+listener.name.mutual.ssl.client.auth=required
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.sasl_ssl.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=\
+org.apache.kafka.common.security.scram.ScramLoginModule required;
 """
 LOGGING = """\
 status = error
@@ -93,9 +111,11 @@ def download() -> Path:
 class Broker:
     """A node that can be stopped and started again, with its data kept in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        port, controller = free_ports(2)
+    def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
+        port, controller, *more = free_ports(2 + len(SECURE))
         self.servers = f"127.0.0.1:{port}"
+        self.secure = {name: f"127.0.0.1:{n}" for name, n in zip(SECURE, more, strict=True)}
+        """Servers of the listeners with certificates, if it was given some."""
         self._folder = folder
         self._java = [
             *("java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
@@ -104,9 +124,23 @@ class Broker:
         ]
         self._process: subprocess.Popen[bytes] | None = None
         text = PROPERTIES.format(port=port, controller=controller, folder=folder)
+        users = []
+        if certificates is not None:
+            text = self._secured(text, certificates)
+            users = ["--add-scram", f"SCRAM-SHA-256=[name={USER},password={PASSWORD}]"]
         (folder / "server.properties").write_text(text)
         (folder / "log4j2.properties").write_text(LOGGING)
-        self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c")
+        self._run("kafka.tools.StorageTool", "format", *users, "-t", CLUSTER, "-c")
+
+    def _secured(self, text: str, certificates: Certificates) -> str:
+        for name, servers in self.secure.items():
+            for setting in ("listeners", "advertised.listeners"):
+                text = re.sub(rf"(?m)^{setting}=.*$", rf"\g<0>,{name}://{servers}", text)
+        protocols = ",".join(f"{name}:{protocol}" for name, protocol in SECURE.items())
+        text = re.sub(r"(?m)^listener\.security.*$", rf"\g<0>,{protocols}", text)
+        return text + SECURITY.format(
+            server=certificates.server, ca=certificates.ca, user=USER, password=PASSWORD
+        )
 
     def _run(self, main: str, *args: str) -> None:
         command = [*self._java, main, *args, f"{self._folder}/server.properties"]

@@ -38,12 +38,12 @@ def _sockets() -> Iterator[None]:
     """kafka-python leaves sockets of lost connections to the garbage collector: collect them here,
     or a later test fails with the warning."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
+        warnings.filterwarnings("ignore", "unclosed <(socket|ssl)", ResourceWarning)
         yield
         gc.collect()
 
 
-def _none(reason: NoBrokerError) -> None:
+def none(reason: NoBrokerError) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"no broker to test with: {reason}")
     pytest.skip(f"no broker to test with: {reason}")
@@ -62,7 +62,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | None]:
     except NoBrokerError as error:
         if started is not None:
             started.stop()
-        _none(error)
+        none(error)
         return
     yield started
     started.stop()
@@ -77,7 +77,7 @@ def servers(broker: Broker | None) -> str:
     try:
         wait_for_answer(named.split(",")[0])
     except NoBrokerError as error:
-        _none(error)
+        none(error)
     return named
 
 
