@@ -32,7 +32,7 @@ from service.arrivals import Outcomes
 from service.dead_letters import open_dead_letters
 from service.formats.decoder import Ignored, open_decoder
 from service.jobs import Finished, Jobs
-from service.lane import Lane, Unwritten
+from service.lane import Lane
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
 from service.records import Record, TemporaryError
@@ -41,6 +41,7 @@ from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
 from service.show import show
 from service.source import FileSource, NotNowError, Partition, Source
+from service.spill import StoreSpill
 from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream
 from service.trouble import Trouble
@@ -216,6 +217,7 @@ class Pipeline:
             images=self.settings.images,
             seed=self.settings.seed,
             decode=self.decoder.decode,
+            spill=StoreSpill(self.store, name, lane.number),
         )
         stream.version = version
         if name in self._references:
@@ -431,7 +433,7 @@ class Pipeline:
         for lane in lanes:
             offsets |= lane.unwritten.offsets
             asked = asked or bool(lane.unwritten.jobs) or any(lane.unwritten.labels.values())
-            lane.unwritten = Unwritten()
+            lane.written()
         self._written_at = self._monotonic()
         self.source.commit(offsets)
         self.metrics.checkpoint_duration.observe(self._written_at - started)

@@ -127,6 +127,20 @@ samples = Table(
     Column("label", String),
 )
 
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("stream", String, primary_key=True),
+    Column("lane", Integer, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("side", String, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("idx", BigInteger, nullable=False),
+    Column("time", Float),
+    Column("value", Text),
+    Index("waiting_by_number", "stream", "lane", "side", "number"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,
