@@ -318,13 +318,13 @@ class Monitor:
         self.newest_time = event.time or self.newest_time
         if isinstance(event, Seen):
             self.n_seen = event.index + 1
+            if event.spilled is not None:
+                event.spilled.value = self._served.pop(event.spilled.index, None)
             prediction = self._serve(event)
             if prediction is not None:
                 self._served[event.index] = prediction
                 if len(self._served) > self.settings.labels.max_pending:
                     self._served.popitem(last=False)
-            if event.spilled is not None:
-                event.spilled.value = self._served.pop(event.spilled.index, None)
             if event.index in rows:
                 self._watches.keep(event.index, rows[event.index])
             if self.baseline.labels_due(event):

@@ -407,9 +407,12 @@ class Store:
     def spilled(self, stream: str, ids: Collection[str], lane: int = 0) -> list[Spilled]:
         """Return those of these ids that wait in a stream's lane, in any order."""
         table = tables.waiting
-        query = sa.select(table).where(
-            table.c.stream == stream, table.c.lane == lane, table.c.id.in_(ids)
-        )
+        named: sa.ColumnElement[bool] = table.c.id.in_(ids)
+        if self._engine.dialect.name == "postgresql":
+            # One parameter instead of hundreds, in half the time.
+            array = sa.literal(list(ids), postgresql.ARRAY(sa.String))
+            named = table.c.id == sa.any_(array)
+        query = sa.select(table).where(table.c.stream == stream, table.c.lane == lane, named)
         with self._read() as connection:
             return [
                 Spilled(
@@ -428,7 +431,7 @@ class Store:
         table = tables.waiting
         query = (
             sa.select(table.c.side, sa.func.count().label("n"))
-            .where(table.c.stream == stream, table.c.lane == lane)
+            .where(table.c.side.in_(Side), table.c.stream == stream, table.c.lane == lane)
             .group_by(table.c.side)
         )
         with self._read() as connection:

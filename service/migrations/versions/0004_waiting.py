@@ -11,13 +11,13 @@ def upgrade() -> None:
     """Add their table; nothing waits in it yet."""
     op.create_table(
         "waiting",
+        Column("id", String, primary_key=True),
         Column("stream", String, primary_key=True),
         Column("lane", Integer, primary_key=True),
-        Column("id", String, primary_key=True),
         Column("side", String, nullable=False),
         Column("number", BigInteger, nullable=False),
         Column("idx", BigInteger, nullable=False),
         Column("time", Float),
         Column("value", Text),
     )
-    op.create_index("waiting_by_number", "waiting", ["stream", "lane", "side", "number"])
+    op.create_index("waiting_by_number", "waiting", ["side", "stream", "lane", "number"])
