@@ -16,12 +16,14 @@ from service.arrivals import Outcomes
 from service.dead_letters import DeadLetters
 from service.formats.decoder import Decoder, Ignored
 from service.incidents import Incident, IncidentState
+from service.labels import Pruned
 from service.metrics import Metrics
 from service.policy import ActionKind
 from service.publisher import INCIDENTS_KIND
 from service.records import DecodeError, Record
 from service.rows import Action, DeadLetter, Job, StoredSample
 from service.settings import Settings
+from service.show import show_labels
 from service.source import Partition
 from service.stream import Batch, Decoded, Stream
 from service.transaction import Transaction
@@ -41,6 +43,7 @@ class Unwritten:
     labels: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     n_filed: int = 0
+    pruned: dict[str, Pruned] = field(default_factory=dict)
     writes: list[Callable[[Transaction], object]] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
     confirmed: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -113,8 +116,8 @@ class Lane:
         Nothing has changed when this raises.
         """
         by_stream, refused = self._decode(records)
-        for name in by_stream:
-            self.open(name)
+        for name, decoded in by_stream.items():
+            self.open(name).look_up(decoded)
         unwritten = self.unwritten
         for record, error in refused:
             self._refuse(record, error)
@@ -207,6 +210,9 @@ class Lane:
         unwritten = self.unwritten
         tx.put_offsets(unwritten.offsets)
         for name in sorted(unwritten.touched):
+            spilled = self.streams[name].monitor.waiting.unwritten()
+            if spilled:
+                unwritten.pruned[name] = tx.put_spilled(name, spilled, self.number)
             tx.put_state(name, checkpoint.dumps(self.streams[name].snapshot()), self.number)
         for name, samples in unwritten.samples.items():
             model = self.streams[name].settings.model
@@ -227,6 +233,13 @@ class Lane:
         tx.put_dead_letters(unwritten.dead_letters)
         for write in unwritten.writes:
             write(tx)
+
+    def written(self) -> None:
+        """Begin anew, once the transaction is over."""
+        for name, pruned in self.unwritten.pruned.items():
+            stream = self.streams[name]
+            show_labels(self._metrics, stream, *stream.monitor.spill_written(pruned))
+        self.unwritten = Unwritten()
 
     # -- incidents -----------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ does no I/O; how the events are cut into batches changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -23,9 +24,10 @@ from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
 from service.baseline import Baseline
 from service.examiner import Examiner, aloud
 from service.incidents import Incident, IncidentState, Point, incident_id
-from service.labels import Change, LabelJoin
+from service.labels import Change, Ended, LabelJoin, Outcome, Pruned
 from service.policy import ActionKind, Decision
 from service.representation import NEWLY_MISSING, Representation
+from service.rows import Side
 from service.settings import StreamSettings
 from service.watches import Found, Watches, stack
 from service.worse import worse
@@ -66,10 +68,16 @@ class Joint:
         In order: each observation, and each label at the moment it is known.
     changes
         What each arrival changed among the observations that wait for their label.
+    counted
+        What happened to labels and observations besides.
+    delays
+        Of each label that came later than its observation: observations, and seconds or None.
     """
 
     events: list[Event]
     changes: list[Change]
+    counted: Counter[Outcome | Ended] = dataclasses.field(default_factory=Counter)
+    delays: list[tuple[int, float | None]] = dataclasses.field(default_factory=list)
 
 
 class Monitor:
@@ -92,6 +100,8 @@ class Monitor:
         observation, and there are no repeats to recognise.
     elsewhere
         What other parts of the stream have found; asked at looks only.
+    spills
+        Whether there is a store for observations and labels that wait and have no room in memory.
     """
 
     def __init__(
@@ -104,6 +114,7 @@ class Monitor:
         seed: int = 0,
         joined_before: bool = False,
         elsewhere: parts.Elsewhere = parts.nowhere,
+        spills: bool = False,
     ) -> None:
         self.settings = settings
         self.representation = representation
@@ -119,7 +130,13 @@ class Monitor:
             max_wait=confirm.max_wait,
             min_labels=confirm.min_labels,
         )
-        self._join = LabelJoin(settings.labels.max_pending, recall=0 if joined_before else None)
+        labels = settings.labels
+        self.waiting = LabelJoin(
+            labels.max_pending,
+            max_spilled=labels.max_spilled if spills else 0,
+            max_age_s=math.inf if joined_before else labels.max_age_s,
+            recall=0 if joined_before else None,
+        )
         self.n_seen = 0
         self.n_labelled = 0
         self.newest_time = ""
@@ -129,6 +146,7 @@ class Monitor:
         self._correct: deque[bool] = deque(maxlen=500)
         self._before_repair: tuple[int, int] | None = None
         self._served: OrderedDict[int, str] = OrderedDict()
+        self._served_from = 0  # what was served before says nothing of the model at work
         self._served_elsewhere: dict[int, str] = {}  # of labels that are joined and not yet read
         self._begin_reference()
 
@@ -168,8 +186,8 @@ class Monitor:
 
     @property
     def n_waiting(self) -> int:
-        """Observations whose label has not come."""
-        return self._join.n_waiting
+        """Observations whose label has not come, in memory and in the store."""
+        return self.waiting.n_waiting + self.waiting.n_spilled[Side.OBSERVATION]
 
     @property
     def statistics(self) -> dict[Factor, float]:
@@ -188,6 +206,11 @@ class Monitor:
         # The stream and each of its segment names get an equal part of the promise.
         parts = 1 + len(self.settings.segments.by)
         return max(self.settings.false_alarm_every * share * parts, float(self.plan.looks[-1]))
+
+    def spill_written(self, pruned: Pruned) -> tuple[dict[Outcome, int], dict[Ended, int]]:
+        """Note that what waits without room in memory is written; return what was given up."""
+        self.waiting.written(pruned)
+        return _by_kind(self.waiting.counted())
 
     # -- events --------------------------------------------------------------------------------
 
@@ -231,26 +254,41 @@ class Monitor:
         index = self.n_seen
         for a in arrivals:
             if a.raw is not None:
-                change = self._join.observe(a.id, index, None, a.label)
+                change = self.waiting.observe(a.id, index, a.label, a.seconds)
                 joint.events.append(
-                    Seen(a.at, a.time, index, a.raw, a.prediction, a.scores, a.segment)
+                    Seen(
+                        a.at,
+                        a.time,
+                        index,
+                        a.raw,
+                        a.prediction,
+                        a.scores,
+                        a.segment,
+                        change.spilled,
+                    )
                 )
                 index += 1
             elif a.label is not None:
-                change = self._join.label(a.id, a.label, index - 1)
-                if change.joined is not None and a.prediction is not None:
-                    self._served_elsewhere[change.joined.index] = a.prediction
+                change = self.waiting.label(a.id, a.label, index - 1, a.seconds)
+                if change.joined is not None:
+                    joint.delays.append((change.joined.delay, change.joined.seconds))
+                    if a.prediction is not None:
+                        self._served_elsewhere[change.joined.index] = a.prediction
             else:
-                change = self._join.forget(a.id)
+                change = self.waiting.forget(a.id)
             joint.changes.append(change)
             if (joined := change.joined) is not None:
-                joint.events.append(Labelled(a.at, a.time, joined.index, joined.label))
+                joint.events.append(
+                    Labelled(a.at, a.time, joined.index, joined.label, joined.spilled)
+                )
+        joint.counted.update(self.waiting.counted())
         return joint
 
     def read(self, joint: Joint) -> Outcomes:
         """Take what `join` has just returned; return what changed."""
-        labels = Counter(c.outcome for c in joint.changes if c.outcome is not None)
-        out = Outcomes(labels=dict(labels))
+        counted = joint.counted + Counter(c.outcome for c in joint.changes if c.outcome is not None)
+        labels, unlabelled = _by_kind(counted)
+        out = Outcomes(labels=labels, unlabelled=unlabelled, delays=joint.delays)
         done = 0
         while done < len(joint.events):
             done += self._advance(joint.events[done:], out)
@@ -286,10 +324,12 @@ class Monitor:
 
     def _take(self, event: Event, rows: dict[int, Array], out: Outcomes) -> bool | None:
         """Note an event in what every phase keeps; return whether a label tells of a mistake."""
-        self._join.read()
+        self.waiting.read()
         self.newest_time = event.time or self.newest_time
         if isinstance(event, Seen):
             self.n_seen = event.index + 1
+            if event.spilled is not None:
+                event.spilled.value = self._served.pop(event.spilled.index, None)
             prediction = self._serve(event)
             if prediction is not None:
                 self._served[event.index] = prediction
@@ -301,8 +341,7 @@ class Monitor:
                 self._arm_labels(out)
             return None
         self.n_labelled += 1
-        elsewhere = self._served_elsewhere.pop(event.index, None)
-        served = self._served.pop(event.index, elsewhere)
+        served = self._served_for(event)
         if served is not None:
             self._correct.append(served == event.label)
         out.joined.append((event.index, event.label, served))
@@ -311,6 +350,13 @@ class Monitor:
             if self.baseline.labels_due(event):
                 self._arm_labels(out)
         return None if served is None else served != event.label
+
+    def _served_for(self, event: Labelled) -> str | None:
+        """What was served for the observation that a label is for."""
+        if event.spilled is not None:
+            return event.spilled.value if event.index >= self._served_from else None
+        elsewhere = self._served_elsewhere.pop(event.index, None)
+        return self._served.pop(event.index, elsewhere)
 
     def _serve(self, event: Seen) -> str | None:
         """The prediction that is served: corrected for the prior where a correction is active."""
@@ -359,7 +405,7 @@ class Monitor:
         )
         for event in events[:n]:
             self._take(event, rows, out)
-            if isinstance(event, Labelled):
+            if isinstance(event, Labelled) and event.spilled is None:
                 self._watches.labelled(event.index)
         if found is not None and self.phase is Phase.WATCHING:
             self._suspect(found, events[n - 1], out)
@@ -516,7 +562,7 @@ class Monitor:
     ) -> None:
         """Confirm an incident, say what goes with it and take the policy's decision."""
         decision = self._decide(verdict)
-        explanation = self._examiner.explanation(suspicion, verdict, self._join)
+        explanation = self._examiner.explanation(suspicion, verdict, self.waiting)
         correction = None
         if decision.action is ActionKind.REWEIGHT:
             correction = self._estimate_correction(incident.change_point or 0)
@@ -686,6 +732,7 @@ class Monitor:
             self._resolve(incident, detail, out)
         self._correct.clear()
         self._served.clear()
+        self._served_from = self.n_seen
         self._begin_reference()
         out.renewed.append(self.n_seen)
         return out
@@ -792,11 +839,12 @@ class Monitor:
             "n_labelled": self.n_labelled,
             "newest_time": self.newest_time,
             "generation": self.generation,
-            "join": self._join.snapshot(),
+            "join": self.waiting.snapshot(),
             "open": [i.to_json() for i in self.open.values()],
             "correction": None if self.correction is None else self.correction.snapshot(),
             "correct": np.array(self._correct, bool),
             "before_repair": self._before_repair,
+            "served_from": self._served_from,
             "served": [np.array(list(self._served), np.int64), list(self._served.values())],
             "baseline": self.baseline.snapshot(),
             "watches": self._watches.snapshot(),
@@ -814,8 +862,11 @@ class Monitor:
             "met": sorted(self.met),
         }
 
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot of an equally configured monitor."""
+    def restore(self, state: State, n_spilled: Mapping[Side, int] | None = None) -> None:
+        """Go on from a snapshot of an equally configured monitor.
+
+        `n_spilled` are the observations and labels that wait in the store.
+        """
         self.n_seen = state["n_seen"]
         self.n_labelled = state["n_labelled"]
         self._begin_reference()
@@ -823,7 +874,7 @@ class Monitor:
         self.newest_time = state["newest_time"]
         self.generation = state["generation"]
         self.baseline.restore(state["baseline"])
-        self._join.restore(state["join"])
+        self.waiting.restore(state["join"], n_spilled)
         self.open = {i["id"]: Incident.from_json(i) for i in state["open"]}
         self.correction = (
             None
@@ -832,6 +883,7 @@ class Monitor:
         )
         self._correct = deque(map(bool, state["correct"]), maxlen=self._correct.maxlen)
         self._before_repair = state["before_repair"]
+        self._served_from = state["served_from"]
         index, served = state["served"]
         self._served = OrderedDict(zip(index.tolist(), served, strict=True))
         self._watches.restore(state["watches"])
@@ -850,6 +902,16 @@ class Monitor:
         self._quiet_until = state["quiet_until"]
         self._folded = [(into, Incident.from_json(i)) for into, i in state["folded"]]
         self.met = set(state["met"])
+
+
+def _by_kind(
+    counted: Mapping[Outcome | Ended, int],
+) -> tuple[dict[Outcome, int], dict[Ended, int]]:
+    """What happened to labels, and to observations."""
+    return (
+        {what: n for what, n in counted.items() if isinstance(what, Outcome)},
+        {what: n for what, n in counted.items() if isinstance(what, Ended)},
+    )
 
 
 def _findings(verdict: Verdict) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from service.dead_letters import open_dead_letters
 from service.formats.decoder import Ignored, open_decoder
 from service.incidents import Incident
 from service.jobs import Finished, Jobs
-from service.lane import Lane, Unwritten
+from service.lane import Lane
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
 from service.records import Record, TemporaryError
@@ -42,6 +42,7 @@ from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
 from service.show import show
 from service.source import FileSource, NotNowError, Partition, Source
+from service.spill import StoreSpill
 from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream
 from service.trouble import Trouble
@@ -230,6 +231,7 @@ class Pipeline:
             seed=self.settings.seed,
             decode=self.decoder.decode,
             elsewhere=lambda: [i for i in self._parts.get(name, ()) if i.lane != lane.number],
+            spill=StoreSpill(self.store, name, lane.number),
         )
         stream.version = version
         if name in self._references:
@@ -461,7 +463,7 @@ class Pipeline:
             asked = asked or bool(lane.unwritten.jobs) or any(lane.unwritten.labels.values())
             for name, kind in lane.unwritten.confirmed.values():
                 self.metrics.incidents.labels(name, kind).inc()
-            lane.unwritten = Unwritten()
+            lane.written()
         self._written_at = self._monotonic()
         self.source.commit(offsets)
         self.metrics.checkpoint_duration.observe(self._written_at - started)

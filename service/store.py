@@ -19,6 +19,7 @@ between the processes that share a store, together with the states and samples t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -35,6 +36,8 @@ from service.rows import (
     DeadLetter,
     Job,
     JobState,
+    Side,
+    Spilled,
     StoredSample,
 )
 from service.tables import StoreError
@@ -412,6 +415,39 @@ class Store:
                 StoredSample(r.idx, r.id, r.time, bytes(r.content), ContentKind(r.kind), r.label)
                 for r in connection.execute(query)
             ]
+
+    def spilled(self, stream: str, ids: Collection[str], lane: int = 0) -> list[Spilled]:
+        """Return those of these ids that wait in a stream's lane, in any order."""
+        table = tables.waiting
+        named: sa.ColumnElement[bool] = table.c.id.in_(ids)
+        if self._engine.dialect.name == "postgresql":
+            # One parameter instead of hundreds, in half the time.
+            array = sa.literal(list(ids), postgresql.ARRAY(sa.String))
+            named = table.c.id == sa.any_(array)
+        query = sa.select(table).where(table.c.stream == stream, table.c.lane == lane, named)
+        with self._read() as connection:
+            return [
+                Spilled(
+                    r.id,
+                    Side(r.side),
+                    r.number,
+                    r.idx,
+                    math.nan if r.time is None else r.time,
+                    r.value,
+                )
+                for r in connection.execute(query)
+            ]
+
+    def count_spilled(self, stream: str, lane: int = 0) -> dict[Side, int]:
+        """Return how many observations and labels wait in a stream's lane; none is left out."""
+        table = tables.waiting
+        query = (
+            sa.select(table.c.side, sa.func.count().label("n"))
+            .where(table.c.side.in_(Side), table.c.stream == stream, table.c.lane == lane)
+            .group_by(table.c.side)
+        )
+        with self._read() as connection:
+            return {Side(row.side): row.n for row in connection.execute(query)}
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Return the newest dead letters, newest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from service import database, tables
 from service.incidents import Incident, IncidentState
+from service.labels import Floor, Pruned, SpillChanges
 from service.rows import (
     Action,
     ActionState,
@@ -19,6 +21,7 @@ from service.rows import (
     DeadLetter,
     Job,
     JobState,
+    Side,
     StoredSample,
 )
 
@@ -92,6 +95,58 @@ class Transaction:
         """Store a stream's state in a lane, in place of the former one."""
         row = {"stream": stream, "lane": lane, "state": state}
         self._upsert(tables.states, [row], update=("state",))
+
+    # -- what waits ----------------------------------------------------------------------------
+
+    def put_spilled(self, stream: str, changes: SpillChanges, lane: int = 0) -> Pruned:
+        """Keep the observations and labels of a stream's lane that wait, and delete the others."""
+        table = tables.waiting
+        place = {"stream": stream, "lane": lane}
+        self._upsert(
+            table,
+            [
+                {
+                    **place,
+                    "id": entry.id,
+                    "side": str(entry.side),
+                    "number": entry.number,
+                    "idx": entry.index,
+                    "time": None if math.isnan(entry.time) else entry.time,
+                    "value": entry.value,
+                }
+                for entry in changes.put
+            ],
+            update=("side", "number", "idx", "time", "value"),
+        )
+        own = (table.c.stream == stream, table.c.lane == lane)
+        if changes.dropped:
+            self._connection.execute(
+                table.delete().where(*own, table.c.id == sa.bindparam("id_")),
+                [{"id_": id_} for id_ in changes.dropped],
+            )
+        deleted = {
+            side: self._delete_below(floor, *own, table.c.side == str(side))
+            for side, floor in changes.floors.items()
+        }
+        observations = (*own, table.c.side == str(Side.OBSERVATION), table.c.time.is_not(None))
+        oldest = self._first_above(changes.expired, *observations)
+        return Pruned(deleted, None if oldest is None else Floor(oldest.number, oldest.time))
+
+    def _delete_below(self, floor: Floor, *where: sa.ColumnElement[bool]) -> int:
+        # Up to the first that is above: what is old behind a younger one goes with that one.
+        table = tables.waiting
+        first = self._first_above(Floor(floor.number + 1, floor.time), *where)
+        below = () if first is None else (table.c.number < first.number,)
+        return self._connection.execute(table.delete().where(*where, *below)).rowcount
+
+    def _first_above(self, floor: Floor, *where: sa.ColumnElement[bool]) -> Any:
+        table = tables.waiting
+        query = sa.select(table.c.number, table.c.time).where(
+            *where, table.c.number >= floor.number
+        )
+        if math.isfinite(floor.time):
+            query = query.where(sa.or_(table.c.time.is_(None), table.c.time >= floor.time))
+        return self._connection.execute(query.order_by(table.c.number).limit(1)).first()
 
     # -- incidents and actions -----------------------------------------------------------------
 

@@ -343,13 +343,13 @@ def test_segments_tell_of_the_same_labels_as_the_stream(max_pending: int) -> Non
     for value in ("3", "7"):
         part = stream.segments._parts["camera", value]
         assert part.monitor.n_labelled == joined[value]
-        ids = stream.monitor._join.ids(range(n_seen))
-        waiting = [i for i in range(n_seen) if stream.monitor._join.ids([i])]
+        ids = stream.monitor.waiting.ids(range(n_seen))
+        waiting = [i for i in range(n_seen) if stream.monitor.waiting.ids([i])]
         own = [i for i in waiting if camera[i] == value]
-        assert [part.places[i] for i in range(len(part.places)) if part.monitor._join.ids([i])] == (
-            own
-        )
-        assert part.monitor._join.n_waiting == len(own) <= len(ids)
+        assert [
+            part.places[i] for i in range(len(part.places)) if part.monitor.waiting.ids([i])
+        ] == (own)
+        assert part.monitor.waiting.n_waiting == len(own) <= len(ids)
 
 
 def test_a_label_that_comes_before_its_observation_is_one_of_its_segment() -> None:
