@@ -129,6 +129,7 @@ class Spread:
                 }
                 if parts > 1 and whole:
                     targets.append(_target(f"{label}, {parts} partitions", kind, own, whole))
+        head = ("partitions", "right verdicts", "streams with two confirmed incidents or more")
         text = [
             f"{N_FEATURES} features, labels at once, a shift at observation {CHANGE:,} of "
             f"{N_EVENTS:,}, written round robin. Each part has a reference of {WARM_UP} and looks "
@@ -137,6 +138,9 @@ class Spread:
             "is of 95 %. The delay is from the change to the confirmation, in observations of the "
             "stream, of the right ones: median and 90th percentile. Folded are the incidents of "
             "further parts, pooled those confirmed on evidence of several parts.",
+            "All together:",
+            markdown_table(head, [_together(parts, results) for parts in PARTS]),
+            "By what moved:",
             markdown_table(
                 (
                     "what moved",
@@ -222,6 +226,14 @@ def _body(index: int, row: Sequence[float], label: int) -> bytes:
     features = {f"x{j}": value for j, value in enumerate(row)}
     body = {"stream": "s", "id": str(index), "features": features, "label": label}
     return json.dumps(body).encode()
+
+
+def _together(parts: int, results: Sequence[tuple[Trial, Outcome]]) -> list[object]:
+    """All streams over so many partitions."""
+    own = [(Kind(t["kind"]), o) for t, o in results if t["parts"] == parts]
+    right = sum(is_right(kind, outcome) for kind, outcome in own)
+    several = sum(len(outcome["kinds"]) > 1 for _, outcome in own)
+    return [parts, share_text(right, len(own)), share_text(several, len(own))]
 
 
 def _delays(outcomes: Sequence[Outcome]) -> str:
