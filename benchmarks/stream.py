@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -35,7 +36,11 @@ HERE = Path(__file__).parent / "results" / "stream"
 STREAMS = ["a", "b"]
 CLIENTS = ("kafka-python", "confluent")
 DECODERS = ("json", "orjson")
+LABELLED = (0.0, 0.1, 1.0)
+"""Shares of the events that have their label with them."""
 ROUNDS = 3
+SAMPLE_S = 0.25
+LIMIT_S = 600.0
 WARM = 0.25
 """Part of the records after which a rate is measured: the reference is complete by then."""
 
@@ -134,13 +139,23 @@ class Rates:
 
     def __init__(self, servers: str, n: int) -> None:
         self._servers = servers
-        self._topic = new_topic(servers, "rate", partitions=len(STREAMS))
         self._total = n * len(STREAMS)
-        say(f"writing {self._total:,} records")
-        [sent] = Worker(
-            "produce", servers=servers, topic=self._topic, streams=STREAMS, n=n, seed=1
-        ).finish()
-        self._bytes = sent["bytes"]
+        self._topics: dict[float, str] = {}
+        self._bytes = 0.0
+        for labelled in LABELLED:
+            topic = new_topic(servers, "rate", partitions=len(STREAMS))
+            say(f"writing {self._total:,} records, {labelled:.0%} with labels")
+            [sent] = Worker(
+                "produce",
+                servers=servers,
+                topic=topic,
+                streams=STREAMS,
+                n=n,
+                seed=1,
+                labelled=labelled,
+            ).finish()
+            self._topics[labelled] = topic
+            self._bytes = sent["bytes"]
         self._found: dict[str, list[dict[str, float]]] = {}
 
     def measure(self, rounds: int) -> dict[str, Any]:
@@ -149,8 +164,9 @@ class Rates:
             for client in CLIENTS:
                 for decoder in DECODERS:
                     self._bare(client, decoder)
-                self._one_process(client)
-                self._two_processes(client)
+                for labelled in LABELLED:
+                    self._one_process(client, labelled)
+                self._two_processes(client, LABELLED[0])
         return {
             "records": self._total,
             "bytes_per_record": self._bytes,
@@ -168,7 +184,7 @@ class Rates:
             "bare",
             cores=[0],
             servers=self._servers,
-            topic=self._topic,
+            topic=self._topics[LABELLED[0]],
             n=self._total,
             client=client,
             decoder=decoder,
@@ -176,28 +192,56 @@ class Rates:
         first = WARM * self._total
         self._note(f"bare {client}, {decoder}", rate_of(said, first), cpu_us(said, first))
 
-    def _one_process(self, client: str) -> None:
+    def _one_process(self, client: str, labelled: float) -> None:
+        # A stream with labels is slower; what counts is the rate, not how long it is watched.
+        total = self._total if labelled == 0 else self._total // 4
         with tempfile.TemporaryDirectory() as folder:
-            document = settings_of(self._servers, self._topic, folder, client, STREAMS)
-            said = Worker("service", cores=[0], settings=document, n=self._total).finish()
-        first = WARM * self._total
-        self._note(f"service, {client}", rate_of(said, first), cpu_us(said, first))
+            topic = self._topics[labelled]
+            document = settings_of(self._servers, topic, folder, client, STREAMS)
+            said = Worker("service", cores=[0], settings=document, n=total).finish()
+        name = f"service, {client}, {labelled:.0%} labelled"
+        self._note(name, rate_of(said, WARM * total), cpu_us(said, WARM * total))
 
-    def _two_processes(self, client: str) -> None:
+    def _two_processes(self, client: str, labelled: float) -> None:
         """Records a second of two processes together, while both work."""
         with tempfile.TemporaryDirectory() as folder:
-            document = settings_of(self._servers, self._topic, folder, client, STREAMS)
-            half = self._total // 2
-            pair = [Worker("service", cores=[k], settings=document, n=half) for k in (0, 1)]
-            said = [worker.finish() for worker in pair]
-        # A process that had both lanes at first has read records of the other one too.
-        begin = max(next(s["at"] for s in samples if s["n"] > WARM * half) for samples in said)
-        end = min(samples[-1]["at"] for samples in said)
-        done = 0.0
-        for samples in said:
-            at, n = [s["at"] for s in samples], [s["n"] for s in samples]
-            done += float(np.interp(end, at, n) - np.interp(begin, at, n))
-        self._note(f"two processes, {client}", done / (end - begin), None)
+            topic = self._topics[labelled]
+            document = settings_of(self._servers, topic, folder, client, STREAMS)
+            pair = [Worker("service", cores=[k], settings=document, lanes=1) for k in (0, 1)]
+            said: list[list[Sample]] = [[], []]
+            readers = [
+                threading.Thread(target=lambda w=w, out=out: out.extend(w.lines()))
+                for w, out in zip(pair, said, strict=True)
+            ]
+            for reader in readers:
+                reader.start()
+            until = time.monotonic() + LIMIT_S
+            while sum(out[-1]["n"] if out else 0 for out in said) < self._total:
+                if time.monotonic() > until:
+                    raise RuntimeError(f"two processes did not read all within {LIMIT_S} s")
+                time.sleep(SAMPLE_S)
+            for worker in pair:
+                worker.end()
+            for reader in readers:
+                reader.join()
+            for worker in pair:
+                worker.finish()
+        name = f"two processes, {client}, {labelled:.0%} labelled"
+        self._note(name, rate_together(said, WARM * self._total / 2), None)
+
+
+def rate_together(said: Sequence[Sequence[Sample]], warm: float) -> float:
+    """Records a second of all processes, while each of them works after its warm-up."""
+    begin = max(next(s["at"] for s in samples if s["n"] > warm) for samples in said)
+    last = [max(s["n"] for s in samples) for samples in said]
+    end = min(
+        next(s["at"] for s in samples if s["n"] == n) for samples, n in zip(said, last, strict=True)
+    )
+    done = 0.0
+    for samples in said:
+        at, n = [s["at"] for s in samples], [s["n"] for s in samples]
+        done += float(np.interp(end, at, n) - np.interp(begin, at, n))
+    return done / (end - begin)
 
 
 # -- latency ------------------------------------------------------------------------------------
@@ -228,7 +272,7 @@ def _latencies(servers: str, n_streams: int, rate: float, *, has_labels: bool) -
             document["source"]["topics"]["labels"] = new_topic(servers, "labels", partitions=2)
         for stream in document["streams"]:
             stream["reference"] = {"warm_up": 200}
-        worker = Worker("service", cores=[0], settings=document, n=1 << 60)
+        worker = Worker("service", cores=[0], settings=document)
         stack.callback(worker.end)
         Worker(
             "produce",
@@ -238,6 +282,7 @@ def _latencies(servers: str, n_streams: int, rate: float, *, has_labels: bool) -
             streams=names,
             n=420,
             seed=7,
+            labelled=1.0,
             rate=rate,
             shift_at=300,
         ).finish()

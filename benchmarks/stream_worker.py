@@ -7,6 +7,7 @@ input, and writes what it measures as JSON lines to standard output.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -92,21 +93,35 @@ def _batches(client: str, servers: str, topic: str) -> Iterator[list[bytes]]:
         yield [record.value for records in found.values() for record in records]
 
 
-def service(settings: dict[str, Any], n: int) -> None:
-    """Run the service until it has processed `n` records, or is told to end."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+def service(settings: dict[str, Any], n: float = float("inf"), lanes: int | None = None) -> None:
+    """Run the service until it has processed `n` records, or is told to end.
+
+    With `lanes` it begins when it has so many of them, as it would have in the long run.
+    """
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     checked = Settings.model_validate(settings)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with open_app(checked, open_source(checked.source)) as app:
         pipeline = app.pipeline
-        next_sample = 0.0
-        while pipeline.n_records < n and not stop.is_set():
-            pipeline.step()
-            if (now := time.perf_counter()) >= next_sample:
+        working = threading.Event()
+
+        def watch() -> None:
+            while not working.wait(SAMPLE_S):
                 _sample(pipeline.n_records)
-                next_sample = now + SAMPLE_S
-        pipeline.write()
+                if pipeline.n_records >= n:
+                    stop.set()
+
+        while lanes is not None and len(pipeline.lanes) != lanes and not stop.is_set():
+            pipeline.source.poll(0, SAMPLE_S)
+        watching = threading.Thread(target=watch)
+        watching.start()
+        app.run(stop)
+        working.set()
+        watching.join()
         _sample(pipeline.n_records)
 
 
@@ -114,8 +129,10 @@ def _sample(n: int) -> None:
     tell(at=time.time(), n=n, rss=rss_bytes(), cpu=time.process_time())
 
 
-def events(stream: str, n: int, seed: int, shift_at: int | None = None) -> Iterator[bytes]:
-    """Records of about 1 kB: 32 features, a prediction and a label.
+def events(
+    stream: str, n: int, seed: int, labelled: float = 0.0, shift_at: int | None = None
+) -> Iterator[bytes]:
+    """Records of about 1 kB: 32 features, a prediction, and for a share of them a label.
 
     The label follows the features through one logistic rule, and the model is right about it
     most of the time. From `shift_at` on four of the features are larger.
@@ -129,6 +146,7 @@ def events(stream: str, n: int, seed: int, shift_at: int | None = None) -> Itera
             x[np.arange(first, first + m) >= shift_at, :4] += 2.0
         p = 1 / (1 + np.exp(-2 * x[:, 0] - x[:, 1]))
         label = (rng.random(m) < p).astype(int)
+        known = rng.random(m) < labelled
         rows = np.round(x, 12).tolist()
         for k in range(m):
             body = {
@@ -136,7 +154,7 @@ def events(stream: str, n: int, seed: int, shift_at: int | None = None) -> Itera
                 "id": f"{stream}-{first + k}",
                 "features": dict(zip(names, rows[k], strict=True)),
                 "prediction": str(int(p[k] > 0.5)),
-                "label": str(label[k]),
+                "label": str(label[k]) if known[k] else None,
             }
             yield json.dumps(body, separators=(",", ":")).encode()
 
@@ -147,6 +165,7 @@ def produce(
     streams: list[str],
     n: int,
     seed: int,
+    labelled: float = 0.0,
     rate: float | None = None,
     shift_at: int | None = None,
 ) -> None:
@@ -163,7 +182,7 @@ def produce(
         }
     )
     partitions = len(producer.list_topics(topic, timeout=10).topics[topic].partitions)
-    sources = [events(s, n, seed + k, shift_at) for k, s in enumerate(streams)]
+    sources = [events(s, n, seed + k, labelled, shift_at) for k, s in enumerate(streams)]
     begin = time.time()
     sent = size = 0
     for step in zip(*sources, strict=True):

@@ -9,8 +9,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from detectors.attribution import Sample, conclude, examine
-from detectors.base import Array, Factor, Kind, Problem, State, Verdict
+from detectors.attribution import Examination, Sample, conclude, examine
+from detectors.base import Array, Evidence, Factor, Kind, Problem, State, Verdict
+from detectors.pooling import pool
 from detectors.unlabelled import examine_unlabelled
 from detectors.watch import Feed, Watching
 
@@ -83,10 +84,22 @@ power, where a needless second start costs the whole delay."""
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The outcome of one look: the step, and the verdict as far as it is known."""
+    """The outcome of one look.
+
+    Attributes
+    ----------
+    step
+        What it decided.
+    verdict
+        What moved, as far as it is known.
+    own
+        The tests of this suspicion's rows alone, where the verdict's evidence is pooled with that
+        of other parts of the stream; empty otherwise.
+    """
 
     step: Step
     verdict: Verdict
+    own: tuple[Evidence, ...] = ()
 
 
 class Suspicion:
@@ -257,8 +270,15 @@ class Suspicion:
         n_classes: int,
         columns: Sequence[str],
         block_length: int = 1,
+        others: Sequence[Sequence[Evidence]] = (),
+        n_parts: int = 1,
     ) -> Look:
-        """Test both factors on what is there, and decide whether to wait, confirm or dismiss."""
+        """Test both factors on what is there, and decide whether to wait, confirm or dismiss.
+
+        `others` is the evidence of other parts of the stream, which is pooled with the own one. All
+        `n_parts` that are under test share the look's error: a true shift brings each of them to
+        its looks, and each could name a second factor that did not move.
+        """
         timed_out = self.n_fresh >= self.plan.max_wait
         number = min(self.looks_done, len(self.plan.looks) - 1)
         last = timed_out or number == len(self.plan.looks) - 1
@@ -268,14 +288,22 @@ class Suspicion:
         # The last look, also one that came early because labels did not, has all that is left.
         alpha = left if last else min(self.plan.spend(number), 0.5 * left)
         self.spent += alpha
-        verdict = self._concluded(
-            reference, recent, alpha, number, n_classes, columns, block_length
+        alpha /= n_parts
+        # Of a pooled test the own p-value may be worth half: it has to be twice as fine.
+        level = alpha / 2 if n_parts > 1 else alpha
+        examined = self._examined(
+            reference, recent, level, number, n_classes, columns, block_length
         )
-        if all(e.p_value is None for e in verdict.evidence):
+        if all(e.p_value is None for e in examined.evidence):
+            # Not pooled: of these two tests one decides whether the other means anything.
             verdict = self.provisional(
                 reference, complete, n_classes=n_classes, alpha=alpha, block_length=block_length
             )
-        return Look(self._step(verdict, number, last=last), verdict)
+            return Look(self._step(verdict, number, last=last), verdict)
+        evidence = pool(examined.evidence, others)
+        verdict = conclude(evidence, self.plan.problem, alpha, examined.contributions)
+        own = () if evidence == examined.evidence else examined.evidence
+        return Look(self._step(verdict, number, last=last), verdict, own)
 
     def settle(
         self,
@@ -288,27 +316,22 @@ class Suspicion:
     ) -> Verdict:
         """Test again with the labels that have come since, at the last look's level."""
         last = len(self.plan.looks) - 1
-        return self._concluded(
-            reference,
-            self.sample(complete),
-            self.plan.spend(last),
-            last,
-            n_classes,
-            columns,
-            block_length,
-        )
+        alpha = self.plan.spend(last)
+        recent = self.sample(complete)
+        examined = self._examined(reference, recent, alpha, last, n_classes, columns, block_length)
+        return conclude(examined.evidence, self.plan.problem, alpha, examined.contributions)
 
-    def _concluded(
+    def _examined(
         self,
         reference: Sample,
         recent: Sample,
-        alpha: float,
+        level: float,
         number: int,
         n_classes: int,
         columns: Sequence[str],
         block_length: int,
-    ) -> Verdict:
-        examined = examine(
+    ) -> Examination:
+        return examine(
             reference,
             recent,
             self.plan.problem,
@@ -317,9 +340,8 @@ class Suspicion:
             seed=self.seed + number,
             min_labels=self.plan.min_labels,
             block_length=block_length,
-            level=alpha,
+            level=level,
         )
-        return conclude(examined.evidence, self.plan.problem, alpha, examined.contributions)
 
     def provisional(
         self,

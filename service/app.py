@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -37,6 +38,9 @@ from service.store import Store
 from service.webhook import Webhook
 
 log = structlog.get_logger()
+
+_GARBAGE_OBJECTS = 50_000
+"""New objects after which Python looks for garbage among the newest; 700 by default."""
 
 
 def open_source(settings: SourceSettings) -> Source:
@@ -149,7 +153,9 @@ class App:
 
     def close_incident(self, id_: str, reason: str) -> dict[str, Any]:
         """Have an open incident resolved at the next step of the loop."""
-        if not any(id_ in s.open for s in self.pipeline.streams.values()):
+        if not any(
+            id_ in s.open for name in self.pipeline.streams for s in self.pipeline.parts(name)
+        ):
             raise LookupError(f"no open incident has the id {id_!r}")
         self.pipeline.to_close.put((id_, reason))
         return {"id": id_, "detail": "it is closed with the next records"}
@@ -172,6 +178,7 @@ class App:
 
     def run(self, stop: threading.Event) -> None:
         """Work until the source is exhausted or `stop` is set."""
+        spare_collections()
         self.started = True
         log.info("started", streams=list(self.pipeline.streams))
         try:
@@ -187,6 +194,16 @@ class App:
         until = time.monotonic() + limit_s
         while self.outbox.run_once() and time.monotonic() < until:
             pass
+
+
+def spare_collections() -> None:
+    """Have Python look for garbage in cycles less often; it has taken a fifth of the time.
+
+    What is there at the start stays to the end, and the records of a batch are in no cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_OBJECTS)
 
 
 @contextmanager

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from detectors.base import Alarm, Array, Evidence
 from service.incidents import Incident
-from service.labels import Outcome
+from service.labels import Ended, Outcome
 from service.policy import Decision
 from service.representation import Raw
+from service.rows import Spilled
 
 Coordinates = tuple[str, int, int]
 """Topic, partition and offset of a record."""
@@ -40,6 +42,8 @@ class Arrival:
         Scores by class in the order of the monitor's `score_classes`, shape (K,), or None.
     segment
         Values of the observation's segments by name, such as {"camera": "7"}.
+    seconds
+        `time` in Unix seconds; not a number if there is none.
     """
 
     at: Coordinates
@@ -50,11 +54,15 @@ class Arrival:
     prediction: str | None = None
     scores: Array | None = None
     segment: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = math.nan
 
 
 @dataclass(slots=True)
 class Seen:
-    """An observation, at its place in the stream; nobody changes one."""
+    """An observation, at its place in the stream; nobody changes one.
+
+    `spilled` is the older one that it pushed out of memory, if that one's label can still come.
+    """
 
     at: Coordinates
     time: str
@@ -63,16 +71,21 @@ class Seen:
     prediction: str | None
     scores: Array | None
     segment: Mapping[str, str]
+    spilled: Spilled | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The moment at which an observation's label is known; `index` is the observation's."""
+    """The moment at which an observation's label is known; `index` is the observation's.
+
+    `spilled` is the observation where it had left the memory: its row is gone.
+    """
 
     at: Coordinates
     time: str
     index: int
     label: str
+    spilled: Spilled | None = None
 
 
 Event = Seen | Labelled
@@ -92,6 +105,10 @@ class Outcomes:
         Index, label and served prediction of every observation labelled by this update.
     labels
         Labels by what became of them.
+    unlabelled
+        Observations whose label is not waited for any more, by why.
+    delays
+        Of every label that came later than its observation: observations, and seconds or None.
     alarms
         Stage-1 alarms that opened a suspicion.
     evidence
@@ -104,6 +121,8 @@ class Outcomes:
     decisions: list[tuple[Incident, Decision]] = field(default_factory=list)
     joined: list[tuple[int, str, str | None]] = field(default_factory=list)
     labels: dict[Outcome, int] = field(default_factory=dict)
+    unlabelled: dict[Ended, int] = field(default_factory=dict)
+    delays: list[tuple[int, float | None]] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     renewed: list[int] = field(default_factory=list)

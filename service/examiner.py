@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectors.base import Kind, Verdict
+from detectors.base import Evidence, Kind, Verdict
 from detectors.confirm import ConfirmPlan, Look, Suspicion
 from detectors.explain import explain
 from detectors.localise import localise
@@ -36,8 +36,10 @@ class Examiner:
         # A reference much larger than the evidence costs time and adds little power.
         self._most = 2 * plan.looks[-1]
 
-    def look(self, suspicion: Suspicion) -> Look:
-        """Take the look that is due."""
+    def look(
+        self, suspicion: Suspicion, others: Sequence[Sequence[Evidence]] = (), n_parts: int = 1
+    ) -> Look:
+        """Take the look that is due, together with the evidence of other parts of the stream."""
         representation = self.baseline.representation
         return suspicion.look(
             self.baseline.sample(self._most),
@@ -45,6 +47,8 @@ class Examiner:
             n_classes=self.baseline.n_classes,
             columns=representation.complete_columns,
             block_length=self.baseline.block_length,
+            others=others,
+            n_parts=n_parts,
         )
 
     def settle(self, suspicion: Suspicion) -> Verdict:

@@ -23,11 +23,12 @@ class IncidentState(StrEnum):
     REPAIRING = "repairing"
     RESOLVED = "resolved"
     DISMISSED = "dismissed"
+    FOLDED = "folded"
 
     @property
     def is_over(self) -> bool:
         """Whether nothing will happen to the incident any more."""
-        return self in {IncidentState.RESOLVED, IncidentState.DISMISSED}
+        return self in {IncidentState.RESOLVED, IncidentState.DISMISSED, IncidentState.FOLDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Incident:
         Name and value of the part of the stream that it is about; empty for the whole stream.
     explanation
         What goes with the verdict, as a JSON object; see docs/reference/incidents.md.
+    lane
+        The partition whose part of the stream it is about; its indices count that part.
     """
 
     id: str
@@ -104,6 +107,7 @@ class Incident:
     detail: str = ""
     segment: dict[str, str] = field(default_factory=dict)
     explanation: dict[str, Any] = field(default_factory=dict)
+    lane: int = 0
 
     def __post_init__(self) -> None:
         # Checked here because they come from the store and over HTTP too.
@@ -130,6 +134,7 @@ class Incident:
             "detail": self.detail,
             "segment": dict(self.segment),
             "explanation": plain(self.explanation),
+            "lane": self.lane,
         }
 
     @classmethod
@@ -157,9 +162,10 @@ class Incident:
                 contributions=dict(document["contributions"]),
                 actions=tuple(document["actions"]),
                 detail=document["detail"],
-                # Incidents that were stored by an earlier version have neither.
+                # Incidents that were stored by an earlier version have none of these.
                 segment=dict(document.get("segment", {})),
                 explanation=dict(document.get("explanation", {})),
+                lane=int(document.get("lane", 0)),
             )
         except KeyError as error:
             raise ValueError(f"incident {document.get('id')!r}: has no {error}") from None

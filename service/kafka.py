@@ -324,7 +324,12 @@ class KafkaSource:
             self._merges[at[1]].put(
                 at,
                 [
-                    Arrival(r, time_ms, ready + hold_ms(time_ms, now, wait))
+                    # The question is asked here once more because most records are old.
+                    Arrival(
+                        r,
+                        time_ms,
+                        ready if time_ms + wait <= now else ready + hold_ms(time_ms, now, wait),
+                    )
                     for r, time_ms in records
                 ],
             )

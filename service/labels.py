@@ -1,18 +1,25 @@
-"""Joins labels to observations by id, bounded in memory and age."""
+"""Joins labels to observations by id, bounded in memory, in the store and in age."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from detectors.base import State
+from service.rows import Side, Spilled
 
 
 class Outcome(StrEnum):
-    """What became of a label; every label has exactly one outcome, and each is counted."""
+    """What became of a label; each is counted.
+
+    A label that comes has one of the first five. One that came early gets a second outcome later.
+    """
 
     JOINED = "joined"
     """It met its observation."""
@@ -23,7 +30,18 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"
     """The observation has another label already; the first one stays."""
     EXPIRED = "expired"
-    """An early label whose observation did not come while there was room for it."""
+    """It came for an observation that is too old."""
+    UNKNOWN = "unknown"
+    """An early label whose observation did not come while there was room and time for it."""
+
+
+class Ended(StrEnum):
+    """Why no label is waited for any more, though none came; each is counted."""
+
+    SUPERSEDED = "superseded"
+    """A newer observation has the same id, and labels mean that one."""
+    GIVEN_UP = "given_up"
+    """There was no room for it any more, or it was too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +54,20 @@ class Joined:
         The observation's index in its stream.
     label
         The label.
-    prediction
-        What the model had predicted, or None.
     delay
         Observations between the observation and its label; 0 if they came together.
+    seconds
+        From the observation's time to its label's, of a label that came later; None where one of
+        the two records has no time.
+    spilled
+        The observation, if it had been spilled; then its row is not in memory any more.
     """
 
     index: int
     label: str
-    prediction: str | None
     delay: int
+    seconds: float | None = None
+    spilled: Spilled | None = None
 
 
 class Change(NamedTuple):
@@ -58,22 +80,97 @@ class Change(NamedTuple):
     joined
         The label that met its observation, or None.
     forgotten
-        Index and id of the observation whose label cannot come any more, or None.
+        Index and id of the observation that left the memory without a label, or None.
+    spilled
+        The same observation, if its label can still come.
     """
 
     outcome: Outcome | None = None
     joined: Joined | None = None
     forgotten: tuple[int, str] | None = None
+    spilled: Spilled | None = None
 
 
 NO_CHANGE = Change()
 
 
+class Spill(Protocol):
+    """Where those wait that have no room in memory."""
+
+    def find(self, ids: Collection[str], /) -> Iterable[Spilled]:
+        """Those of these ids that were written and not deleted."""
+        ...
+
+    def count(self) -> Mapping[Side, int]:
+        """How many were written and not deleted."""
+        ...
+
+
+class Floor(NamedTuple):
+    """A place among the spilled entries of a side.
+
+    As a bound: those up to the number, and those from before the time, can meet nothing.
+    """
+
+    number: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpillChanges:
+    """What has happened to the spilled entries since they were written the last time.
+
+    Attributes
+    ----------
+    put
+        New ones, to be written in place of others of their ids.
+    dropped
+        Ids of those that wait no longer.
+    floors
+        Of each side that has any, up to where those that are written may be deleted.
+    expired
+        Up to where observations are too old for a label; the number is that of one which was not
+        when it was last looked.
+    """
+
+    put: list[Spilled]
+    dropped: list[str]
+    floors: dict[Side, Floor]
+    expired: Floor
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.dropped or self.floors)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What the store did with `SpillChanges`.
+
+    Attributes
+    ----------
+    deleted
+        How many of each side lay below its floor.
+    oldest
+        Number and time of the oldest observation whose label can still meet it, or None.
+    """
+
+    deleted: dict[Side, int] = field(default_factory=dict)
+    oldest: Floor | None = None
+
+
 class LabelJoin:
     """Observations that wait for their label, and labels that wait for their observation.
 
-    Both sides hold at most `max_pending` entries; the oldest leave first. The ids of the last
-    `recall` labelled observations are kept to tell duplicates and conflicts from unknown ids.
+    Both sides hold at most `max_pending` entries in memory. The oldest leave first: they are
+    spilled, and of those the newest `max_spilled` of each side can still meet. What is spilled is
+    found by its id like any other; whoever holds the store looks it up for the next records
+    (`wanted`, `at_hand`), and writes what has changed (`unwritten`, `written`). When that is done
+    has no influence on any result. The ids of the last `recall` labelled observations are kept to
+    tell duplicates and conflicts from unknown ids.
+
+    An entry's age is the stream's time less its own. The stream's time is the latest that two
+    records in a row have reached, so that one record with a wrong time makes nothing old. What has
+    no time has no age.
 
     Records are joined a batch at a time, ahead of the reader who then takes their events one by
     one: an event is an observation, or a label at the moment it is joined. The reader says so with
@@ -82,21 +179,41 @@ class LabelJoin:
     Parameters
     ----------
     max_pending
-        Entries on each side; positive.
+        Entries on each side in memory; positive.
+    max_spilled
+        Spilled entries on each side; 0 to spill nothing.
+    max_age_s
+        Seconds of the stream's time after which an entry meets nothing any more. A label that comes
+        within twice this time is known to be too late.
     recall
         Labelled observations to recognise again; `max_pending` if None.
     """
 
-    def __init__(self, max_pending: int, *, recall: int | None = None) -> None:
+    def __init__(
+        self,
+        max_pending: int,
+        *,
+        max_spilled: int = 0,
+        max_age_s: float = math.inf,
+        recall: int | None = None,
+    ) -> None:
         if max_pending < 1:
             raise ValueError(f"max_pending must be positive, got {max_pending}")
         self.max_pending = max_pending
+        self.max_spilled = max_spilled
+        self.max_age_s = max_age_s
         self._recall = max_pending if recall is None else recall
         self._waiting: OrderedDict[str, int] = OrderedDict()
-        self._predicted: dict[str, str] = {}  # of those that wait, where it was told
-        self._early: OrderedDict[str, str] = OrderedDict()
+        self._times: dict[str, float] = {}  # of those that wait, in the same order
+        self._early: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._done: OrderedDict[str, str] = OrderedDict()
-        self.unlabelled_evicted = 0
+        self._clock = self._last_time = -math.inf
+        self._numbers = dict.fromkeys(Side, 0)
+        self._n_spilled = dict.fromkeys(Side, 0)
+        self._changed: dict[str, Spilled | None] = {}
+        self._at_hand: dict[str, Spilled] = {}
+        self._oldest: Floor | None = None
+        self._counted: Counter[Outcome | Ended] = Counter()
         self._n_joined = 0
         self._n_read = 0
         # Waits that end in an event which is not read yet: its number, and the observation.
@@ -104,8 +221,39 @@ class LabelJoin:
 
     @property
     def n_waiting(self) -> int:
-        """Observations without a label so far."""
+        """Observations in memory that have no label so far."""
         return len(self._waiting)
+
+    @property
+    def n_early(self) -> int:
+        """Labels in memory that wait for their observation."""
+        return len(self._early)
+
+    @property
+    def n_spilled(self) -> Mapping[Side, int]:
+        """Spilled observations and labels, written or not."""
+        return dict(self._n_spilled)
+
+    @property
+    def clock(self) -> float:
+        """The stream's time, in Unix seconds; minus infinity before there is one."""
+        return self._clock
+
+    @property
+    def oldest_time(self) -> float | None:
+        """Time of the oldest observation whose label can still meet it, or None.
+
+        Of those in the store it is as of when it was last written.
+        """
+        if self._oldest is not None and self._n_spilled[Side.OBSERVATION]:
+            return self._oldest.time
+        timed = (t for t in self._times.values() if not math.isnan(t))
+        return next((t for t in timed if not self._is_old(t)), None)
+
+    def counted(self) -> Counter[Outcome | Ended]:
+        """What happened besides the outcomes that the changes tell, since this was last asked."""
+        counted, self._counted = self._counted, Counter()
+        return counted
 
     def read(self) -> None:
         """Note that the reader has come to the next event."""
@@ -114,7 +262,7 @@ class LabelJoin:
             self._ending.popleft()
 
     def ids(self, indices: Sequence[int]) -> list[str]:
-        """Ids of observations that wait for their label, in the order asked for.
+        """Ids of observations that wait in memory for their label, in the order asked for.
 
         They are those that waited when the last event was read, each of them read as well.
         """
@@ -123,57 +271,107 @@ class LabelJoin:
         found |= {i: k for _, i, k in self._ending if i in wanted}
         return [found[i] for i in indices if i in found]
 
-    def observe(self, id_: str, index: int, prediction: str | None, label: str | None) -> Change:
+    # -- records -------------------------------------------------------------------------------
+
+    def observe(self, id_: str, index: int, label: str | None, time: float = math.nan) -> Change:
         """Take an observation; it may bring its label along or find one waiting.
 
         An id that was seen before is a new observation all the same: the newest one waits.
         """
-        if self._early:
-            early = self._early.pop(id_, None)
-            label = early if label is None else label
+        self._tick(time)
+        forgotten = None
+        if id_ in self._waiting:
+            forgotten = self._end(id_)
+            self._counted[Ended.SUPERSEDED] += 1
+        early = self._meet_early(id_)
+        if early is not None:
+            if label is None:
+                label = early
+            else:
+                self._counted[_repeated(early, label)] += 1
         if label is not None:
             self._n_joined += 2
             self._remember(id_, label)
-            return Change(Outcome.JOINED, Joined(index, label, prediction, 0))
-        forgotten = self._end(id_) if id_ in self._waiting else None
+            return Change(Outcome.JOINED, Joined(index, label, 0), forgotten)
+        spilled = None
         self._waiting[id_] = index
-        if prediction is not None:
-            self._predicted[id_] = prediction
+        self._times[id_] = time
         if len(self._waiting) > self.max_pending:
-            forgotten = self._end(next(iter(self._waiting)))
-            self.unlabelled_evicted += 1
+            forgotten, spilled = self._push_out()
         self._n_joined += 1
-        return NO_CHANGE if forgotten is None else Change(None, None, forgotten)
+        return NO_CHANGE if forgotten is None else Change(None, None, forgotten, spilled)
 
-    def label(self, id_: str, label: str, newest_index: int) -> Change:
+    def label(self, id_: str, label: str, newest_index: int, time: float = math.nan) -> Change:
         """Take a label that came by itself."""
+        self._tick(time)
         index = self._waiting.get(id_)
-        if index is not None:
-            prediction = self._predicted.get(id_)
+        if index is not None and not self._is_old(began := self._times[id_], 2):
+            if self._is_old(began):
+                return Change(Outcome.EXPIRED)
             self._end(id_)
-            self._n_joined += 1
-            self._remember(id_, label)
-            joined = Joined(index, label, prediction, newest_index - index)
-            return Change(Outcome.JOINED, joined)
-        known = self._done.get(id_) or self._early.get(id_)
+            return self._join(id_, label, Joined(index, label, newest_index - index, time - began))
+        entry = self._find(id_) if self._may_be_spilled else None
+        if entry is not None and entry.side is Side.OBSERVATION:
+            if self._is_old(entry.time):
+                return Change(Outcome.EXPIRED)
+            self._drop(entry)
+            delay = newest_index - entry.index
+            joined = Joined(entry.index, label, delay, time - entry.time, entry)
+            return self._join(id_, label, joined)
+        known = self._done.get(id_) or self._early_label(id_, entry)
         if known is not None:
-            return Change(Outcome.DUPLICATE if known == label else Outcome.CONFLICT)
-        self._early[id_] = label
+            return Change(_repeated(label, known))
+        self._early[id_] = (label, time)
         if len(self._early) > self.max_pending:
-            self._early.popitem(last=False)
-            return Change(Outcome.EXPIRED)
+            old, (its_label, came) = self._early.popitem(last=False)
+            self._spill(Spilled(old, Side.LABEL, 0, -1, came, its_label))
         return Change(Outcome.EARLY)
 
     def forget(self, id_: str) -> Change:
         """Wait no longer for the label of an observation."""
         return Change(forgotten=self._end(id_))
 
+    def _join(self, id_: str, label: str, joined: Joined) -> Change:
+        self._n_joined += 1
+        self._remember(id_, label)
+        if joined.seconds is not None and math.isnan(joined.seconds):
+            joined = Joined(joined.index, label, joined.delay, None, joined.spilled)
+        return Change(Outcome.JOINED, joined)
+
+    def _meet_early(self, id_: str) -> str | None:
+        """The label that waits for an observation which has just come; it waits no longer."""
+        early = self._early.pop(id_, None) if self._early else None
+        if early is not None:
+            label, came = early
+            if not self._is_old(came):
+                return label
+            self._give_up(Side.LABEL)
+        entry = self._find(id_) if self._may_be_spilled else None
+        if entry is None:
+            return None
+        self._drop(entry)
+        if entry.side is Side.OBSERVATION:
+            self._counted[Ended.SUPERSEDED] += 1
+            return None
+        return entry.value
+
+    def _early_label(self, id_: str, entry: Spilled | None) -> str | None:
+        """The label that an id has already, though its observation has not come."""
+        if id_ not in self._early:
+            return None if entry is None else entry.value
+        label, came = self._early[id_]
+        if not self._is_old(came):
+            return label
+        del self._early[id_]
+        self._give_up(Side.LABEL)
+        return None
+
     def _end(self, id_: str) -> tuple[int, str] | None:
         """End the wait of an observation with the event that comes next."""
         index = self._waiting.pop(id_, None)
         if index is None:
             return None
-        self._predicted.pop(id_, None)
+        del self._times[id_]
         self._ending.append((self._n_joined + 1, index, id_))
         return index, id_
 
@@ -183,25 +381,140 @@ class LabelJoin:
         if len(self._done) > self._recall:
             self._done.popitem(last=False)
 
+    # -- age -----------------------------------------------------------------------------------
+
+    def _tick(self, time: float) -> None:
+        """Note a record's time."""
+        if math.isnan(time):
+            return
+        reached = min(time, self._last_time)
+        self._last_time = time
+        if reached > self._clock:
+            self._clock = reached
+            while self._early and self._is_old(next(iter(self._early.values()))[1]):
+                self._early.popitem(last=False)
+                self._give_up(Side.LABEL)
+
+    def _is_old(self, time: float, times: int = 1) -> bool:
+        # What has no time, not a number, is not.
+        return self._clock - time > times * self.max_age_s
+
+    # -- those without room --------------------------------------------------------------------
+
+    @property
+    def _may_be_spilled(self) -> bool:
+        return any(self._n_spilled.values())
+
+    def _push_out(self) -> tuple[tuple[int, str] | None, Spilled | None]:
+        """Make room for the observation that came last."""
+        id_, index = next(iter(self._waiting.items()))
+        entry = Spilled(id_, Side.OBSERVATION, 0, index, self._times[id_])
+        return self._end(id_), self._spill(entry)
+
+    def _spill(self, entry: Spilled) -> Spilled | None:
+        if not self.max_spilled:
+            self._give_up(entry.side)
+            return None
+        self._numbers[entry.side] += 1
+        self._n_spilled[entry.side] += 1
+        entry.number = self._numbers[entry.side]
+        self._changed[entry.id] = entry
+        return entry
+
+    def _find(self, id_: str) -> Spilled | None:
+        """The spilled entry of an id, if it can still meet."""
+        entry = self._changed[id_] if id_ in self._changed else self._at_hand.get(id_)
+        if entry is None:
+            return None
+        floor = self._floor(entry.side)
+        if entry.number <= floor.number or entry.time < floor.time:
+            self._drop(entry)
+            self._give_up(entry.side)
+            return None
+        return entry
+
+    def _drop(self, entry: Spilled) -> None:
+        self._changed[entry.id] = None
+        self._n_spilled[entry.side] -= 1
+
+    def _give_up(self, side: Side, n: int = 1) -> None:
+        self._counted[Outcome.UNKNOWN if side is Side.LABEL else Ended.GIVEN_UP] += n
+
+    def _floor(self, side: Side) -> Floor:
+        times = 2 if side is Side.OBSERVATION else 1
+        oldest = self._clock - times * self.max_age_s
+        return Floor(self._numbers[side] - self.max_spilled, oldest)
+
+    def wanted(self, ids: Iterable[str]) -> list[str]:
+        """Those of these ids that have to be looked up among the spilled entries."""
+        if not self._may_be_spilled:
+            return []
+        here = (self._changed, self._waiting, self._early)
+        return [i for i in dict.fromkeys(ids) if not any(i in held for held in here)]
+
+    def at_hand(self, found: Iterable[Spilled]) -> None:
+        """Take what was found for the ids of the next records."""
+        self._at_hand = {entry.id: entry for entry in found}
+
+    def unwritten(self) -> SpillChanges:
+        """What is to be written of the spilled entries."""
+        return SpillChanges(
+            [entry for entry in self._changed.values() if entry is not None],
+            [id_ for id_, entry in self._changed.items() if entry is None],
+            {side: self._floor(side) for side, n in self._n_spilled.items() if n},
+            Floor(0 if self._oldest is None else self._oldest.number, self._clock - self.max_age_s),
+        )
+
+    def written(self, pruned: Pruned) -> None:
+        """Note that the unwritten is written."""
+        self._changed.clear()
+        self._at_hand.clear()
+        self._oldest = pruned.oldest
+        for side, n in pruned.deleted.items():
+            self._n_spilled[side] = max(self._n_spilled[side] - n, 0)
+            self._give_up(side, n)
+
+    # -- snapshot ------------------------------------------------------------------------------
+
     def snapshot(self) -> State:
-        """Everything needed to go on, once every event is read."""
+        """Everything needed to go on, once every event is read; but for what is spilled."""
         return {
             # Columns, because a checkpoint has up to `max_pending` of them: lists of pairs took
             # ten times as long.
-            "waiting": [list(self._waiting), list(self._waiting.values())],
-            "predicted": dict(self._predicted),
-            "early": [list(self._early), list(self._early.values())],
+            "waiting": [
+                list(self._waiting),
+                np.fromiter(self._waiting.values(), np.int64, len(self._waiting)),
+                np.fromiter(self._times.values(), np.float64, len(self._waiting)),
+            ],
+            "early": [
+                list(self._early),
+                [label for label, _ in self._early.values()],
+                np.array([time for _, time in self._early.values()], np.float64),
+            ],
             "done": [list(self._done), list(self._done.values())],
-            "evicted": self.unlabelled_evicted,
+            "clock": [self._clock, self._last_time],
+            "numbers": [self._numbers[side] for side in Side],
         }
 
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot."""
-        ids, indices = state["waiting"]
-        self._waiting = OrderedDict(zip(ids, indices, strict=True))
-        self._predicted = dict(state["predicted"])
-        self._early = OrderedDict(zip(*state["early"], strict=True))
+    def restore(self, state: State, n_spilled: Mapping[Side, int] | None = None) -> None:
+        """Go on from a snapshot; `n_spilled` are the entries in the store."""
+        ids, indices, times = state["waiting"]
+        self._waiting = OrderedDict(zip(ids, indices.tolist(), strict=True))
+        self._times = dict(zip(ids, times.tolist(), strict=True))
+        ids, labels, times = state["early"]
+        early = zip(labels, times.tolist(), strict=True)
+        self._early = OrderedDict(zip(ids, early, strict=True))
         self._done = OrderedDict(zip(*state["done"], strict=True))
-        self.unlabelled_evicted = state["evicted"]
+        self._clock, self._last_time = state["clock"]
+        self._numbers = dict(zip(Side, state["numbers"], strict=True))
+        self._n_spilled = {side: (n_spilled or {}).get(side, 0) for side in Side}
+        self._changed.clear()
+        self._at_hand.clear()
+        self._oldest = None
+        self._counted.clear()
         self._n_joined = self._n_read = 0
         self._ending.clear()
+
+
+def _repeated(label: str, known: str) -> Outcome:
+    return Outcome.DUPLICATE if known == label else Outcome.CONFLICT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -15,12 +16,14 @@ from service.arrivals import Outcomes
 from service.dead_letters import DeadLetters
 from service.formats.decoder import Decoder, Ignored
 from service.incidents import Incident, IncidentState
+from service.labels import Pruned
 from service.metrics import Metrics
 from service.policy import ActionKind
 from service.publisher import INCIDENTS_KIND
 from service.records import DecodeError, Record
 from service.rows import Action, DeadLetter, Job, StoredSample
 from service.settings import Settings
+from service.show import show_labels
 from service.source import Partition
 from service.stream import Batch, Decoded, Stream
 from service.transaction import Transaction
@@ -40,8 +43,10 @@ class Unwritten:
     labels: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     n_filed: int = 0
+    pruned: dict[str, Pruned] = field(default_factory=dict)
     writes: list[Callable[[Transaction], object]] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    confirmed: dict[str, tuple[str, str]] = field(default_factory=dict)
     n_records: int = 0
 
     @property
@@ -70,6 +75,8 @@ class Lane:
         Turns records into observations and labels.
     open_stream
         Makes a stream of this lane, by its name; called with the first record of the stream.
+    is_only
+        Whether the source has no other lane, so that no stream can have another part.
     """
 
     def __init__(
@@ -80,6 +87,8 @@ class Lane:
         metrics: Metrics,
         decoder: Decoder,
         open_stream: Callable[[str, Lane], Stream],
+        *,
+        is_only: bool = False,
     ) -> None:
         self.number = number
         self.epoch = epoch
@@ -89,6 +98,7 @@ class Lane:
         self._metrics = metrics
         self._decoder = decoder
         self._open_stream = open_stream
+        self._is_only = is_only
         self._configured = {s.name for s in settings.streams}
 
     def open(self, name: str) -> Stream:
@@ -106,8 +116,8 @@ class Lane:
         Nothing has changed when this raises.
         """
         by_stream, refused = self._decode(records)
-        for name in by_stream:
-            self.open(name)
+        for name, decoded in by_stream.items():
+            self.open(name).look_up(decoded)
         unwritten = self.unwritten
         for record, error in refused:
             self._refuse(record, error)
@@ -186,11 +196,23 @@ class Lane:
         dead_letters.write(unwritten.dead_letters[unwritten.n_filed :])
         unwritten.n_filed = len(unwritten.dead_letters)
 
+    @property
+    def confirmed(self) -> list[Incident]:
+        """Incidents that were confirmed since the last time, or changed after that.
+
+        Only where other lanes may have the same one.
+        """
+        newest = {} if self._is_only else {i.id: i for i in self.unwritten.incidents}
+        return [i for i in newest.values() if i.confirmed_at is not None and not i.state.is_over]
+
     def write_own(self, tx: Transaction) -> None:
         """Write what only this lane's owner writes; no other process waits for it."""
         unwritten = self.unwritten
         tx.put_offsets(unwritten.offsets)
         for name in sorted(unwritten.touched):
+            spilled = self.streams[name].monitor.waiting.unwritten()
+            if spilled:
+                unwritten.pruned[name] = tx.put_spilled(name, spilled, self.number)
             tx.put_state(name, checkpoint.dumps(self.streams[name].snapshot()), self.number)
         for name, samples in unwritten.samples.items():
             model = self.streams[name].settings.model
@@ -212,11 +234,59 @@ class Lane:
         for write in unwritten.writes:
             write(tx)
 
+    def written(self) -> None:
+        """Begin anew, once the transaction is over."""
+        for name, pruned in self.unwritten.pruned.items():
+            stream = self.streams[name]
+            show_labels(self._metrics, stream, *stream.monitor.spill_written(pruned))
+        self.unwritten = Unwritten()
+
     # -- incidents -----------------------------------------------------------------------------
+
+    def fold(self, tx: Transaction) -> None:
+        """Give confirmed incidents up whose cause another lane has; write the others at once.
+
+        So the next lane of the same transaction finds them. Whoever has incidents in `confirmed`
+        has to hold the lock of their streams, and to call this before anything else is written.
+        """
+        for incident in self.confirmed:
+            self._fold(incident, tx)
+        for incident in self.confirmed:
+            tx.put_incident(incident)
+
+    def _fold(self, incident: Incident, tx: Transaction) -> None:
+        """Give an incident up if the stream has one with the same cause in another lane."""
+        stream = self.streams[incident.stream]
+        standing = tx.standing(incident.stream, stream.monitor.met)
+        if any(i.id == incident.id for i in standing) or incident.id not in stream.open:
+            return
+        others = [
+            i for i in standing if i.lane != self.number and i.segment in ({}, incident.segment)
+        ]
+        if not others:
+            return
+        known = {factor for other in others for factor in other.factors}
+        into = next((i for i in others if set(i.factors) & set(incident.factors)), others[0])
+        unwritten = self.unwritten
+        outcomes = stream.fold(incident, into, known)
+        is_over = any(i.id == incident.id and i.state.is_over for i in outcomes.incidents)
+        unwritten.incidents = [i for i in unwritten.incidents if not _is_of(i, incident)]
+        unwritten.actions = [
+            a
+            for a in unwritten.actions
+            if a.incident_id != incident.id or not a.payload["data"]["confirmed_at"]
+        ]
+        if is_over:
+            unwritten.jobs = [j for j in unwritten.jobs if j.incident_id != incident.id]
+            unwritten.confirmed.pop(incident.id, None)
+        self.note(stream, outcomes)
 
     def note(self, stream: Stream, outcomes: Outcomes) -> None:
         """Put incidents, their messages and their jobs down for the next transaction."""
         unwritten = self.unwritten
+        outcomes.incidents[:] = [
+            dataclasses.replace(i, lane=self.number) for i in outcomes.incidents
+        ]
         for incident in outcomes.incidents:
             unwritten.incidents.append(incident)
             unwritten.actions.extend(self._messages(incident))
@@ -230,6 +300,7 @@ class Lane:
                     detail=incident.detail,
                 )
         for incident, decision in outcomes.decisions:
+            unwritten.confirmed[incident.id] = stream.name, str(incident.kind)
             if decision.action is ActionKind.FINE_TUNE:
                 unwritten.jobs.append(
                     Job(
@@ -251,13 +322,14 @@ class Lane:
         if incident.state is IncidentState.SUSPECTED and incident.evidence:
             return []  # a look that decided nothing
         event = f"incident.{incident.state}"
+        is_folded = incident.state is IncidentState.FOLDED
         document = incident.to_json()
         # An incident can come to a state twice; what a replay writes again has the same digest.
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
         kinds = {
             str(n): f"webhook:{n}"
             for n, hook in enumerate(self._settings.webhooks)
-            if not hook.events or event in hook.events
+            if (event in hook.events if hook.events else not is_folded)
         }
         topics = self._settings.source.topics
         if topics is not None and topics.incidents is not None:
@@ -272,3 +344,8 @@ class Lane:
             )
             for name, kind in kinds.items()
         ]
+
+
+def _is_of(incident: Incident, confirmed: Incident) -> bool:
+    """Whether it is that incident, from its confirmation on."""
+    return incident.id == confirmed.id and incident.confirmed_at is not None

@@ -116,6 +116,8 @@ class Merge:
         at_end
             Whether all that is written to a partition was given to `put`.
         """
+        if len(self._waiting) == 1:
+            return self._take_only(max_records)
         found: list[Record] = []
         while self._first and len(found) < max_records:
             _, topic, number, _ = self._first[0]
@@ -133,6 +135,16 @@ class Merge:
             else:
                 self._empty.add(partition)
             found.append(record)
+        return found
+
+    def _take_only(self, max_records: int) -> list[Record]:
+        """Return the next records of the only partition, which waits for nobody."""
+        [(partition, waiting)] = self._waiting.items()
+        found = [waiting.popleft().record for _ in range(min(max_records, len(waiting)))]
+        self._bytes[partition] -= sum(len(record.value) for record in found)
+        self._first = [_place(waiting[0])] if waiting else []
+        if not waiting:
+            self._empty.add(partition)
         return found
 
     def wait_ms(self, now_ms: float) -> float | None:

@@ -84,6 +84,10 @@ def _gauge(name: str, help_: str, labels: Mapping[str, tuple[str, ...]]) -> Spec
     return Spec(name, Type.GAUGE, help_, labels)
 
 
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_DELAYS_S = (1, 10, _MINUTE, 600, _HOUR, 6 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY, 14 * _DAY, 30 * _DAY)
+
+
 SPECS = (
     # -- what comes in
     _counter("records_consumed_total", "Records read from the source.", {"topic": ()}),
@@ -109,9 +113,46 @@ SPECS = (
     _counter(
         "labels_total",
         "Labels by what became of them: `joined` met their observation, `early` came before it, "
-        "`duplicate` and `conflict` repeat or contradict one that was there, `expired` waited in "
-        "vain for their observation.",
-        {"stream": (), "outcome": ("joined", "early", "duplicate", "conflict", "expired")},
+        "`duplicate` and `conflict` repeat or contradict one that was there, `expired` came when "
+        "their observation was too old, `unknown` are early ones that never met one.",
+        {
+            "stream": (),
+            "outcome": ("joined", "early", "duplicate", "conflict", "expired", "unknown"),
+        },
+    ),
+    _counter(
+        "observations_unlabelled_total",
+        "Observations whose label is not waited for any more, though none came: `superseded` by a "
+        "newer one with the same id, `given_up` for want of room or for their age.",
+        {"stream": (), "reason": ("superseded", "given_up")},
+    ),
+    _gauge(
+        "labels_pending",
+        "What waits for its other half: observations for their label, labels for their "
+        "observation; in memory, or in the store because `labels.max_pending` others are there.",
+        {"stream": (), "side": ("observation", "label"), "where": ("memory", "store")},
+    ),
+    Spec(
+        "label_delay_seconds",
+        Type.HISTOGRAM,
+        "From the time of an observation's record to that of its label's, for labels that came "
+        "later by themselves.",
+        _STREAM,
+        buckets=_DELAYS_S,
+    ),
+    Spec(
+        "label_delay_observations",
+        Type.HISTOGRAM,
+        "Observations between an observation and its label, for labels that came later by "
+        "themselves.",
+        _STREAM,
+        buckets=(1, 10, 100, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
+    ),
+    _gauge(
+        "label_watermark_timestamp_seconds",
+        "Record time up to which every observation is labelled or given up: that of the oldest "
+        "that waits; no series for a stream without times.",
+        _STREAM,
     ),
     _counter(
         "dead_letters_total",
@@ -205,7 +246,7 @@ SPECS = (
     ),
     _counter(
         "incidents_total",
-        "Confirmed incidents by verdict.",
+        "Confirmed incidents by verdict, without those that were folded into another partition's.",
         {"stream": (), "kind": _KINDS},
     ),
     Spec(
@@ -288,6 +329,11 @@ class Metrics:
     ingest_spool_bytes: Gauge
     observations: Counter
     labels: Counter
+    observations_unlabelled: Counter
+    labels_pending: Gauge
+    label_delay: Histogram
+    label_delay_observations: Histogram
+    label_watermark: Gauge
     dead_letters: Counter
     records_ignored: Counter
     label_join: Gauge

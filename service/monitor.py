@@ -7,8 +7,9 @@ does no I/O; how the events are cut into batches changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,13 +19,15 @@ import numpy as np
 from detectors.base import Alarm, Array, Factor, Kind, State, Verdict
 from detectors.confirm import ConfirmPlan, Step, Suspicion
 from detectors.prior import PriorCorrection
+from service import parts
 from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
 from service.baseline import Baseline
 from service.examiner import Examiner, aloud
 from service.incidents import Incident, IncidentState, Point, incident_id
-from service.labels import Change, LabelJoin
+from service.labels import Change, Ended, LabelJoin, Outcome, Pruned
 from service.policy import ActionKind, Decision
 from service.representation import NEWLY_MISSING, Representation
+from service.rows import Side
 from service.settings import StreamSettings
 from service.watches import Found, Watches, stack
 from service.worse import worse
@@ -65,10 +68,16 @@ class Joint:
         In order: each observation, and each label at the moment it is known.
     changes
         What each arrival changed among the observations that wait for their label.
+    counted
+        What happened to labels and observations besides.
+    delays
+        Of each label that came later than its observation: observations, and seconds or None.
     """
 
     events: list[Event]
     changes: list[Change]
+    counted: Counter[Outcome | Ended] = dataclasses.field(default_factory=Counter)
+    delays: list[tuple[int, float | None]] = dataclasses.field(default_factory=list)
 
 
 class Monitor:
@@ -89,6 +98,10 @@ class Monitor:
     joined_before
         Whether another monitor has joined the labels: then each one that comes meets its
         observation, and there are no repeats to recognise.
+    elsewhere
+        What other parts of the stream have found; asked at looks only.
+    spills
+        Whether there is a store for observations and labels that wait and have no room in memory.
     """
 
     def __init__(
@@ -100,11 +113,14 @@ class Monitor:
         score_classes: tuple[str, ...] = (),
         seed: int = 0,
         joined_before: bool = False,
+        elsewhere: parts.Elsewhere = parts.nowhere,
+        spills: bool = False,
     ) -> None:
         self.settings = settings
         self.representation = representation
         self.score_classes = score_classes
         self._decide = decide
+        self._elsewhere = elsewhere
         self._seed = seed
         confirm = settings.confirm
         self.plan = ConfirmPlan(
@@ -114,7 +130,13 @@ class Monitor:
             max_wait=confirm.max_wait,
             min_labels=confirm.min_labels,
         )
-        self._join = LabelJoin(settings.labels.max_pending, recall=0 if joined_before else None)
+        labels = settings.labels
+        self.waiting = LabelJoin(
+            labels.max_pending,
+            max_spilled=labels.max_spilled if spills else 0,
+            max_age_s=math.inf if joined_before else labels.max_age_s,
+            recall=0 if joined_before else None,
+        )
         self.n_seen = 0
         self.n_labelled = 0
         self.newest_time = ""
@@ -124,6 +146,7 @@ class Monitor:
         self._correct: deque[bool] = deque(maxlen=500)
         self._before_repair: tuple[int, int] | None = None
         self._served: OrderedDict[int, str] = OrderedDict()
+        self._served_from = 0  # what was served before says nothing of the model at work
         self._served_elsewhere: dict[int, str] = {}  # of labels that are joined and not yet read
         self._begin_reference()
 
@@ -147,6 +170,10 @@ class Monitor:
         self._recheck_at = 0
         self._recheck_gap = self.plan.looks[-1]
         self._quiet_until = 0
+        self._folded: list[tuple[str, Incident]] = []
+        """What was given up for incidents of other parts, with their ids."""
+        self.met: set[str] = set()
+        """Ids of confirmed incidents of other parts that were open during the last suspicion."""
 
     @property
     def _examiner(self) -> Examiner:
@@ -159,8 +186,8 @@ class Monitor:
 
     @property
     def n_waiting(self) -> int:
-        """Observations whose label has not come."""
-        return self._join.n_waiting
+        """Observations whose label has not come, in memory and in the store."""
+        return self.waiting.n_waiting + self.waiting.n_spilled[Side.OBSERVATION]
 
     @property
     def statistics(self) -> dict[Factor, float]:
@@ -179,6 +206,11 @@ class Monitor:
         # The stream and each of its segment names get an equal part of the promise.
         parts = 1 + len(self.settings.segments.by)
         return max(self.settings.false_alarm_every * share * parts, float(self.plan.looks[-1]))
+
+    def spill_written(self, pruned: Pruned) -> tuple[dict[Outcome, int], dict[Ended, int]]:
+        """Note that what waits without room in memory is written; return what was given up."""
+        self.waiting.written(pruned)
+        return _by_kind(self.waiting.counted())
 
     # -- events --------------------------------------------------------------------------------
 
@@ -222,26 +254,41 @@ class Monitor:
         index = self.n_seen
         for a in arrivals:
             if a.raw is not None:
-                change = self._join.observe(a.id, index, None, a.label)
+                change = self.waiting.observe(a.id, index, a.label, a.seconds)
                 joint.events.append(
-                    Seen(a.at, a.time, index, a.raw, a.prediction, a.scores, a.segment)
+                    Seen(
+                        a.at,
+                        a.time,
+                        index,
+                        a.raw,
+                        a.prediction,
+                        a.scores,
+                        a.segment,
+                        change.spilled,
+                    )
                 )
                 index += 1
             elif a.label is not None:
-                change = self._join.label(a.id, a.label, index - 1)
-                if change.joined is not None and a.prediction is not None:
-                    self._served_elsewhere[change.joined.index] = a.prediction
+                change = self.waiting.label(a.id, a.label, index - 1, a.seconds)
+                if change.joined is not None:
+                    joint.delays.append((change.joined.delay, change.joined.seconds))
+                    if a.prediction is not None:
+                        self._served_elsewhere[change.joined.index] = a.prediction
             else:
-                change = self._join.forget(a.id)
+                change = self.waiting.forget(a.id)
             joint.changes.append(change)
             if (joined := change.joined) is not None:
-                joint.events.append(Labelled(a.at, a.time, joined.index, joined.label))
+                joint.events.append(
+                    Labelled(a.at, a.time, joined.index, joined.label, joined.spilled)
+                )
+        joint.counted.update(self.waiting.counted())
         return joint
 
     def read(self, joint: Joint) -> Outcomes:
         """Take what `join` has just returned; return what changed."""
-        labels = Counter(c.outcome for c in joint.changes if c.outcome is not None)
-        out = Outcomes(labels=dict(labels))
+        counted = joint.counted + Counter(c.outcome for c in joint.changes if c.outcome is not None)
+        labels, unlabelled = _by_kind(counted)
+        out = Outcomes(labels=labels, unlabelled=unlabelled, delays=joint.delays)
         done = 0
         while done < len(joint.events):
             done += self._advance(joint.events[done:], out)
@@ -262,6 +309,7 @@ class Monitor:
             if self._suspicion is not None:
                 self._gather(self._suspicion, event, rows, wrong, out)
             elif self.phase is Phase.OPEN and self.n_seen > self._recheck_at:
+                self._release({i.id for i in self._elsewhere()}, out)
                 self._suspicion = self._new_suspicion(
                     self._recheck_plan, Alarm("recheck", self._hint, 0, 0.0, 0.0, 1), event.index
                 )
@@ -276,10 +324,12 @@ class Monitor:
 
     def _take(self, event: Event, rows: dict[int, Array], out: Outcomes) -> bool | None:
         """Note an event in what every phase keeps; return whether a label tells of a mistake."""
-        self._join.read()
+        self.waiting.read()
         self.newest_time = event.time or self.newest_time
         if isinstance(event, Seen):
             self.n_seen = event.index + 1
+            if event.spilled is not None:
+                event.spilled.value = self._served.pop(event.spilled.index, None)
             prediction = self._serve(event)
             if prediction is not None:
                 self._served[event.index] = prediction
@@ -291,8 +341,7 @@ class Monitor:
                 self._arm_labels(out)
             return None
         self.n_labelled += 1
-        elsewhere = self._served_elsewhere.pop(event.index, None)
-        served = self._served.pop(event.index, elsewhere)
+        served = self._served_for(event)
         if served is not None:
             self._correct.append(served == event.label)
         out.joined.append((event.index, event.label, served))
@@ -301,6 +350,13 @@ class Monitor:
             if self.baseline.labels_due(event):
                 self._arm_labels(out)
         return None if served is None else served != event.label
+
+    def _served_for(self, event: Labelled) -> str | None:
+        """What was served for the observation that a label is for."""
+        if event.spilled is not None:
+            return event.spilled.value if event.index >= self._served_from else None
+        elsewhere = self._served_elsewhere.pop(event.index, None)
+        return self._served.pop(event.index, elsewhere)
 
     def _serve(self, event: Seen) -> str | None:
         """The prediction that is served: corrected for the prior where a correction is active."""
@@ -349,7 +405,7 @@ class Monitor:
         )
         for event in events[:n]:
             self._take(event, rows, out)
-            if isinstance(event, Labelled):
+            if isinstance(event, Labelled) and event.spilled is None:
                 self._watches.labelled(event.index)
         if found is not None and self.phase is Phase.WATCHING:
             self._suspect(found, events[n - 1], out)
@@ -373,6 +429,8 @@ class Monitor:
             detail=f"{alarm.detector} on {alarm.factor}: "
             f"{alarm.statistic:.3g} over {alarm.threshold:.3g}",
         )
+        self.met = set()
+        self._meet(self._elsewhere())
         out.alarms.append(alarm)
         out.incidents.append(self._suspected)
 
@@ -450,8 +508,7 @@ class Monitor:
         verdict = self._examiner.settle(vague)
         out.evidence.extend(verdict.evidence)
         if incident is not None and verdict.kind not in (Kind.NONE, Kind.UNDETERMINED):
-            found = dataclasses.replace(incident, **_findings(verdict))
-            self._confirm(found, verdict, vague, out)
+            self._confirm(_renamed(incident, verdict), verdict, vague, out)
 
     def _labels_are_late(self, suspicion: Suspicion, event: Event) -> bool:
         """Whether the last look's observations have come, and not the first look's labels."""
@@ -462,7 +519,10 @@ class Monitor:
         )
 
     def _look(self, suspicion: Suspicion, event: Event, out: Outcomes) -> None:
-        look = self._examiner.look(suspicion)
+        # A comparison made again and again is the part's own: the others' evidence is an old one.
+        others = self._alongside() if self._suspected is not None else []
+        n_parts = 1 + len({i.lane for i in others})
+        look = self._examiner.look(suspicion, [parts.evidence_of(i) for i in others], n_parts)
         out.evidence.extend(look.verdict.evidence)
         if self._suspected is None:
             self._suspicion = None
@@ -471,6 +531,10 @@ class Monitor:
         incident = dataclasses.replace(
             self._suspected,
             change_point=max(suspicion.change_point, self.baseline.end),
+            explanation={
+                **parts.unpooled(self._suspected.explanation),
+                **parts.told_of(others, look.own),
+            },
             **_findings(look.verdict),
         )
         if look.step is Step.WAIT:
@@ -498,7 +562,7 @@ class Monitor:
     ) -> None:
         """Confirm an incident, say what goes with it and take the policy's decision."""
         decision = self._decide(verdict)
-        explanation = self._examiner.explanation(suspicion, verdict, self._join)
+        explanation = self._examiner.explanation(suspicion, verdict, self.waiting)
         correction = None
         if decision.action is ActionKind.REWEIGHT:
             correction = self._estimate_correction(incident.change_point or 0)
@@ -565,22 +629,23 @@ class Monitor:
     ) -> None:
         """Settle, extend or close the open incidents by a later comparison."""
         tested = {e.test: e.p_value for e in verdict.evidence if e.p_value is not None}
-        confirmed_by = {
-            e["test"] for i in self.open.values() for e in i.evidence if e["p_value"] is not None
-        }
+        standing = self.standing
+        confirmed_by = {e["test"] for i in standing for e in i.evidence if e["p_value"] is not None}
         if tested and confirmed_by <= tested.keys() and min(tested.values()) > RETURN_ALPHA:
             for incident in list(self.open.values()):
                 self._resolve(incident, "the evidence has returned to the reference", out)
+            self._release((), out)
             self._watch_again()
             return
         self._open_phase()
-        known = {f for i in self.open.values() for f in i.factors}
+        known = {f for i in standing for f in i.factors}
         if verdict.kind in (Kind.NONE, Kind.UNDETERMINED):
+            if not standing:
+                self._watch_again()
             return
         vague = next((i for i in self.open.values() if i.kind == Kind.UNDETERMINED), None)
         if vague is not None:
-            found = dataclasses.replace(vague, **_findings(verdict))
-            self._confirm(found, verdict, suspicion, out)
+            self._confirm(_renamed(vague, verdict), verdict, suspicion, out)
         elif fresh := verdict.factors - {Factor(f) for f in known}:
             further = dataclasses.replace(verdict, kind=Kind(min(fresh)), factors=fresh)
             incident = Incident(
@@ -660,11 +725,14 @@ class Monitor:
     def repaired(self, detail: str) -> Outcomes:
         """A new champion serves from the next observation on: begin a new reference."""
         out = Outcomes()
+        self._drop_suspicion(detail, out)
+        self._release((), out)
         self.correction = None
         for incident in list(self.open.values()):
             self._resolve(incident, detail, out)
         self._correct.clear()
         self._served.clear()
+        self._served_from = self.n_seen
         self._begin_reference()
         out.renewed.append(self.n_seen)
         return out
@@ -679,7 +747,7 @@ class Monitor:
         """
         out = Outcomes()
         self._resolve(self.open[incident_id], detail, out)
-        if not self.open and self.phase is Phase.OPEN:
+        if not self.open and not self._folded and self.phase is Phase.OPEN:
             self._suspicion = None
             self._watch_again()
         return out
@@ -697,6 +765,70 @@ class Monitor:
         self._open_phase()
         return out
 
+    # -- other parts of the stream -------------------------------------------------------------
+
+    @property
+    def standing(self) -> list[Incident]:
+        """What persists here: open incidents, and those given up for another part's."""
+        return [*self.open.values(), *(i for _, i in self._folded)]
+
+    def _alongside(self) -> list[Incident]:
+        """Incidents of other parts that were under test while the suspicion is."""
+        assert self._suspected is not None
+        others = self._elsewhere()
+        self._meet(others)
+        return parts.alongside(self._suspected, self._now(), others, within=self.plan.max_wait)
+
+    def _meet(self, others: Sequence[Incident]) -> None:
+        self.met |= {i.id for i in others if i.confirmed_at is not None}
+
+    def fold(self, incident_id: str, into: Incident, known: Collection[str]) -> Outcomes:
+        """Give an incident up for one of another part, which has the same cause.
+
+        Parameters
+        ----------
+        incident_id
+            Of an open incident.
+        into
+            The other part's.
+        known
+            All factors that have moved by the incidents of other parts. What has moved beside them
+            plainly enough for a re-check to say so stays an incident.
+
+        Raises
+        ------
+        KeyError
+            If no incident of that id is open.
+        """
+        out = Outcomes()
+        incident = self.open.pop(incident_id)
+        fresh = parts.further(incident, known, self._recheck_plan.alpha / 2)
+        given_up = parts.folded(incident, into)
+        if fresh:
+            left = frozenset(map(Factor, incident.factors)) - fresh
+            self.open[incident_id] = kept = parts.narrowed(incident, fresh)
+            out.incidents.append(kept)
+            if left:
+                self._folded.append((into.id, parts.narrowed(incident, left)))
+            return out
+        out.incidents.append(given_up)
+        self._vague = None
+        if parts.is_reweighted(incident):
+            return out  # a new reference has begun, and there is nothing to compare again
+        self._folded.append((into.id, given_up))
+        if self.phase is Phase.REPAIRING:
+            self._recheck_gap = self.plan.looks[-1]
+            self._open_phase()
+        return out
+
+    def _release(self, still_open: Collection[str], out: Outcomes) -> None:
+        """Hold no longer what was given up for incidents of other parts that are over."""
+        ended = [incident for into, incident in self._folded if into not in still_open]
+        self._folded = [(into, i) for into, i in self._folded if into in still_open]
+        for incident in ended:
+            if incident.state is IncidentState.FOLDED:
+                out.incidents.append(dataclasses.replace(incident, resolved_at=self._now()))
+
     # -- snapshot ------------------------------------------------------------------------------
 
     def snapshot(self) -> State:
@@ -707,11 +839,12 @@ class Monitor:
             "n_labelled": self.n_labelled,
             "newest_time": self.newest_time,
             "generation": self.generation,
-            "join": self._join.snapshot(),
+            "join": self.waiting.snapshot(),
             "open": [i.to_json() for i in self.open.values()],
             "correction": None if self.correction is None else self.correction.snapshot(),
             "correct": np.array(self._correct, bool),
             "before_repair": self._before_repair,
+            "served_from": self._served_from,
             "served": [np.array(list(self._served), np.int64), list(self._served.values())],
             "baseline": self.baseline.snapshot(),
             "watches": self._watches.snapshot(),
@@ -725,10 +858,15 @@ class Monitor:
             "recheck_at": self._recheck_at,
             "recheck_gap": self._recheck_gap,
             "quiet_until": self._quiet_until,
+            "folded": [[into, i.to_json()] for into, i in self._folded],
+            "met": sorted(self.met),
         }
 
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot of an equally configured monitor."""
+    def restore(self, state: State, n_spilled: Mapping[Side, int] | None = None) -> None:
+        """Go on from a snapshot of an equally configured monitor.
+
+        `n_spilled` are the observations and labels that wait in the store.
+        """
         self.n_seen = state["n_seen"]
         self.n_labelled = state["n_labelled"]
         self._begin_reference()
@@ -736,7 +874,7 @@ class Monitor:
         self.newest_time = state["newest_time"]
         self.generation = state["generation"]
         self.baseline.restore(state["baseline"])
-        self._join.restore(state["join"])
+        self.waiting.restore(state["join"], n_spilled)
         self.open = {i["id"]: Incident.from_json(i) for i in state["open"]}
         self.correction = (
             None
@@ -745,6 +883,7 @@ class Monitor:
         )
         self._correct = deque(map(bool, state["correct"]), maxlen=self._correct.maxlen)
         self._before_repair = state["before_repair"]
+        self._served_from = state["served_from"]
         index, served = state["served"]
         self._served = OrderedDict(zip(index.tolist(), served, strict=True))
         self._watches.restore(state["watches"])
@@ -761,6 +900,18 @@ class Monitor:
         self._recheck_at = state["recheck_at"]
         self._recheck_gap = state["recheck_gap"]
         self._quiet_until = state["quiet_until"]
+        self._folded = [(into, Incident.from_json(i)) for into, i in state["folded"]]
+        self.met = set(state["met"])
+
+
+def _by_kind(
+    counted: Mapping[Outcome | Ended, int],
+) -> tuple[dict[Outcome, int], dict[Ended, int]]:
+    """What happened to labels, and to observations."""
+    return (
+        {what: n for what, n in counted.items() if isinstance(what, Outcome)},
+        {what: n for what, n in counted.items() if isinstance(what, Ended)},
+    )
 
 
 def _findings(verdict: Verdict) -> dict[str, Any]:
@@ -778,6 +929,12 @@ def _findings(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _renamed(incident: Incident, verdict: Verdict) -> Incident:
+    """An incident after a later verdict on the part's own evidence."""
+    explanation = parts.unpooled(incident.explanation)
+    return dataclasses.replace(incident, explanation=explanation, **_findings(verdict))
+
+
 def _dismissed(incident: Incident, detail: str) -> Incident:
     return dataclasses.replace(
         incident,
@@ -790,4 +947,4 @@ def _dismissed(incident: Incident, detail: str) -> Incident:
 
 def _kept(explanation: dict[str, Any]) -> dict[str, Any]:
     """What of an earlier verdict's explanation stays with a later one."""
-    return {key: value for key, value in explanation.items() if key == "provisional"}
+    return {key: value for key, value in explanation.items() if key in ("provisional", "parts")}

@@ -31,8 +31,9 @@ from service import checkpoint
 from service.arrivals import Outcomes
 from service.dead_letters import open_dead_letters
 from service.formats.decoder import Ignored, open_decoder
+from service.incidents import Incident
 from service.jobs import Finished, Jobs
-from service.lane import Lane, Unwritten
+from service.lane import Lane
 from service.metrics import Metrics
 from service.policy import ActionKind, Decision, Means, decide
 from service.records import Record, TemporaryError
@@ -41,6 +42,7 @@ from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
 from service.show import show
 from service.source import FileSource, NotNowError, Partition, Source
+from service.spill import StoreSpill
 from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream
 from service.trouble import Trouble
@@ -115,6 +117,9 @@ class Pipeline:
         self._store_trouble = Trouble(monotonic)
         self._settings_of = {s.name: s for s in settings.streams}
         self.lanes: dict[int, Lane] = {}
+        self._n_lanes = 1
+        self._parts: dict[str, list[Incident]] = {}
+        """Open incidents of the streams that are in several lanes, as the store had them last."""
         self._references = {
             s.name: self._reference(s) for s in settings.streams if s.reference.file is not None
         }
@@ -142,6 +147,7 @@ class Pipeline:
 
     def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int]:
         """Become the owner of lanes, and take up their streams where the store has them."""
+        self._n_lanes = total
         try:
             taken = [self._take_over(number, everything=total == 1) for number in lanes]
         except (StoreError, TemporaryError) as error:
@@ -160,7 +166,15 @@ class Pipeline:
         """The lane with its streams: those of the store, or all that are configured."""
         # First the claim: from then on no older owner can write.
         epoch = self.store.claim(number)
-        lane = Lane(number, epoch, self.settings, self.metrics, self.decoder, self._open)
+        lane = Lane(
+            number,
+            epoch,
+            self.settings,
+            self.metrics,
+            self.decoder,
+            self._open,
+            is_only=everything,
+        )
         for name, state in self.store.states(number).items():
             if name in self._settings_of:
                 lane.open(name).restore(checkpoint.loads(state))
@@ -216,6 +230,8 @@ class Pipeline:
             images=self.settings.images,
             seed=self.settings.seed,
             decode=self.decoder.decode,
+            elsewhere=lambda: [i for i in self._parts.get(name, ()) if i.lane != lane.number],
+            spill=StoreSpill(self.store, name, lane.number),
         )
         stream.version = version
         if name in self._references:
@@ -409,6 +425,7 @@ class Pipeline:
         """
         self._write(list(self.lanes.values()))
         self._store_trouble.over()
+        self._read_parts()
         self._adopt_champions()
 
     def _write(self, lanes: Sequence[Lane]) -> None:
@@ -431,6 +448,10 @@ class Pipeline:
         for lane in lanes:
             lane.file_dead_letters(self.dead_letters)
         with self.store.transaction({lane.number: lane.epoch for lane in lanes}) as tx:
+            for name in sorted({i.stream for lane in lanes for i in lane.confirmed}):
+                tx.lock_stream(name)
+            for lane in lanes:
+                lane.fold(tx)
             for lane in lanes:
                 lane.write_own(tx)
             for lane in lanes:
@@ -440,7 +461,9 @@ class Pipeline:
         for lane in lanes:
             offsets |= lane.unwritten.offsets
             asked = asked or bool(lane.unwritten.jobs) or any(lane.unwritten.labels.values())
-            lane.unwritten = Unwritten()
+            for name, kind in lane.unwritten.confirmed.values():
+                self.metrics.incidents.labels(name, kind).inc()
+            lane.written()
         self._written_at = self._monotonic()
         self.source.commit(offsets)
         self.metrics.checkpoint_duration.observe(self._written_at - started)
@@ -453,6 +476,16 @@ class Pipeline:
                 self._note_job_days(name)
         self.on_written()
 
+    def _read_parts(self) -> None:
+        """Learn what other lanes have found; never while records are taken."""
+        if self._n_lanes == 1:
+            return
+        found: dict[str, list[Incident]] = {}
+        for incident in self.store.incidents_of_parts():
+            if not incident.segment:
+                found.setdefault(incident.stream, []).append(incident)
+        self._parts = found
+
     # -- repair --------------------------------------------------------------------------------
 
     def _adopt_if_assigned(self) -> None:
@@ -460,6 +493,7 @@ class Pipeline:
         if self._is_assigned:
             self._is_assigned = False
             self._adopt_champions()
+            self._read_parts()
 
     def _adopt_champions(self) -> None:
         """Serve with champions that an operator or another process has made."""

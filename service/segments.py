@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from detectors.base import State, Verdict
+from service import parts
 from service.arrivals import Arrival, Outcomes
 from service.incidents import Incident, IncidentState, Point
 from service.labels import Change
@@ -189,7 +190,7 @@ class Segments:
             The stream's observations before these.
         """
         self._n_seen = n_seen
-        self._note(whole.incidents)
+        self.note(whole.incidents)
         self._renewals += whole.renewed
         shown: list[Incident] = []
         joined = iter(whole.joined)
@@ -260,6 +261,13 @@ class Segments:
                 return shown
         raise KeyError(incident_id)
 
+    def fold(self, incident: Incident, into: Incident) -> Outcomes:
+        """Give an incident up for one of another part of the stream; it is not shown any more."""
+        for part in self._parts.values():
+            if incident.id in part.monitor.open:
+                part.quiet.add(incident.id)
+        return Outcomes(incidents=[parts.folded(incident, into)])
+
     # -- routing -------------------------------------------------------------------------------
 
     def _keys(self, arrival: Arrival) -> tuple[Key, ...]:
@@ -311,7 +319,7 @@ class Segments:
 
     # -- the whole stream's incidents ----------------------------------------------------------
 
-    def _note(self, incidents: Iterable[Incident]) -> None:
+    def note(self, incidents: Iterable[Incident]) -> None:
         """Remember from when to when the stream itself had an open incident."""
         for incident in incidents:
             if incident.confirmed_at is None:

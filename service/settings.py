@@ -136,9 +136,12 @@ class WebhookSettings(Section):
             "incident.repairing",
             "incident.resolved",
             "incident.dismissed",
+            "incident.folded",
         ],
         ...,
-    ] = Field(default=(), description="Events to send; an empty list means all.")
+    ] = Field(
+        default=(), description="Events to send; an empty list means all but `incident.folded`."
+    )
     allow_private: bool = Field(
         default=False, description="Allow addresses that are not on the public internet."
     )
@@ -199,7 +202,11 @@ class ImageSettings(Section):
 class CheckpointSettings(Section):
     """How often states and offsets are written; whichever comes first."""
 
-    every_records: int = Field(default=2000, ge=1, description="Records between two checkpoints.")
+    every_records: int = Field(
+        default=20_000,
+        ge=1,
+        description="Records between two checkpoints; incidents are written at once.",
+    )
     every_s: float = Field(default=2.0, gt=0, description="Seconds between two checkpoints.")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from service.correction import prior_in_force
 from service.incidents import IncidentState
-from service.labels import Outcome
+from service.labels import Ended, Outcome
 from service.metrics import Metrics
 from service.monitor import Phase
+from service.rows import Side
 from service.stream import Batch, Stream
 
 
@@ -14,8 +18,11 @@ def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:
     """Bring a stream's metrics up to date after a batch; `now` is in Unix seconds."""
     name, monitor, outcomes = stream.name, stream.monitor, batch.outcomes
     metrics.observations.labels(name).inc(batch.n_observations)
-    for outcome, n in outcomes.labels.items():
-        metrics.labels.labels(name, str(outcome)).inc(n)
+    show_labels(metrics, stream, outcomes.labels, outcomes.unlabelled)
+    for observations, seconds in outcomes.delays:
+        metrics.label_delay_observations.labels(name).observe(observations)
+        if seconds is not None:
+            metrics.label_delay.labels(name).observe(max(seconds, 0.0))
     if batch.n_observations:
         metrics.last_observation.labels(name).set(now)
     if outcomes.labels.get(Outcome.JOINED):
@@ -32,6 +39,28 @@ def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:
     metrics.set_prior(name, prior_in_force(*stream.correction, monitor.baseline))
 
 
+def show_labels(
+    metrics: Metrics,
+    stream: Stream,
+    labels: Mapping[Outcome, int],
+    unlabelled: Mapping[Ended, int],
+) -> None:
+    """Count what became of labels and of observations without one, and show what still waits."""
+    name, waiting = stream.name, stream.monitor.waiting
+    for outcome, n in labels.items():
+        metrics.labels.labels(name, str(outcome)).inc(n)
+    for ended, n in unlabelled.items():
+        metrics.observations_unlabelled.labels(name, str(ended)).inc(n)
+    in_memory = {Side.OBSERVATION: waiting.n_waiting, Side.LABEL: waiting.n_early}
+    for side in Side:
+        metrics.labels_pending.labels(name, str(side), "memory").set(in_memory[side])
+        metrics.labels_pending.labels(name, str(side), "store").set(waiting.n_spilled[side])
+    oldest = waiting.oldest_time
+    reached = waiting.clock if oldest is None else oldest
+    if math.isfinite(reached):
+        metrics.label_watermark.labels(name).set(reached)
+
+
 def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
     name, monitor, outcomes = stream.name, stream.monitor, batch.outcomes
     for alarm in outcomes.alarms:
@@ -45,9 +74,8 @@ def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
     for incident in outcomes.incidents:
         if incident.state is IncidentState.DISMISSED:
             metrics.suspicions.labels(name, "dismissed").inc()
-    for incident, _ in outcomes.decisions:
+    for _ in outcomes.decisions:
         metrics.suspicions.labels(name, "confirmed").inc()
-        metrics.incidents.labels(name, str(incident.kind)).inc()
     for factor in stream.settings.problem.factors:
-        is_open = any(factor in i.factors for i in monitor.open.values())
+        is_open = any(factor in i.factors for i in monitor.standing)
         metrics.incident_open.labels(name, str(factor)).set(is_open)

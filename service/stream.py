@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,11 +18,13 @@ from models.images import ImageError
 from models.images import decode as decode_image
 from models.quality import PROPERTIES
 from models.scorer import Scored
+from service import parts
 from service.arrivals import Arrival, Outcomes
 from service.fetch import fetch
 from service.formats.decoder import Ignored
 from service.incidents import Incident
 from service.jobs import tabular_row
+from service.labels import Spill
 from service.monitor import Monitor
 from service.policy import Decision
 from service.records import DecodeError, LabelRecord, Observation, Record, decode, iso
@@ -73,11 +76,13 @@ class Stream:
         The champion; None where the stream is scored elsewhere or not at all.
     images
         Limits of images, and where they may come from.
-    seed
+    seed, elsewhere
         As in `Monitor`.
     decode
         As the records that are taken were decoded; those that are held back are decoded again
         after a restart.
+    spill
+        Where observations and labels wait that have no room in memory; None to forget them.
     """
 
     def __init__(
@@ -89,6 +94,8 @@ class Stream:
         images: ImageSettings,
         seed: int,
         decode: Callable[[Record], Body | Ignored] = decode,
+        elsewhere: parts.Elsewhere = parts.nowhere,
+        spill: Spill | None = None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -98,6 +105,8 @@ class Stream:
         self._decode = decode
         self._images = images
         self._seed = seed
+        self._elsewhere = elsewhere
+        self._spill = spill
         self._schema: FeatureSchema | None = None
         self._learner: SchemaLearner | None = None
         self._held: list[Decoded] = []
@@ -139,6 +148,8 @@ class Stream:
             self._decide,
             score_classes=self.score_classes,
             seed=self._seed,
+            elsewhere=self._elsewhere,
+            spills=self._spill is not None,
         )
         self.segments = Segments(self.settings, self._representation, seed=self._seed)
 
@@ -148,8 +159,17 @@ class Stream:
             return Embedding(self.settings.model.embedding_components, PROPERTIES)
         return Tabular(self._schema or FeatureSchema.empty())
 
+    def look_up(self, decoded: Sequence[Decoded]) -> None:
+        """Get at hand what waits in the store for the records that are taken next.
+
+        Nothing has changed when this raises.
+        """
+        if self._spill is not None:
+            wanted = self.monitor.waiting.wanted(body.id for _, body in decoded)
+            self.monitor.waiting.at_hand(self._spill.find(wanted) if wanted else ())
+
     def take(self, decoded: Sequence[Decoded]) -> Batch:
-        """Take records in order."""
+        """Take records in order; `look_up` had them before."""
         batch = Batch()
         if self._learner is not None:
             decoded = self._learn(decoded)
@@ -176,12 +196,21 @@ class Stream:
             If no incident of that id is open.
         """
         if incident_id in self.monitor.open:
-            return self.monitor.close(incident_id, detail)
+            outcomes = self.monitor.close(incident_id, detail)
+            self.segments.note(outcomes.incidents)
+            return outcomes
         return Outcomes(incidents=self.segments.close(incident_id, detail))
+
+    def fold(self, incident: Incident, into: Incident, known: Collection[str]) -> Outcomes:
+        """Give an open incident up for one of another part; see `Monitor.fold`."""
+        if incident.segment:
+            return self.segments.fold(incident, into)
+        return self.monitor.fold(incident.id, into, known)
 
     def repaired(self, detail: str) -> Outcomes:
         """A new champion serves from the next observation on: begin new references."""
         outcomes = self.monitor.repaired(detail)
+        self.segments.note(outcomes.incidents)
         outcomes.incidents.extend(self.segments.renew())
         return outcomes
 
@@ -226,8 +255,9 @@ class Stream:
         for record, body in good:
             at = (record.topic, record.partition, record.offset)
             time = iso(body.time) if body.time else ""
+            seconds = body.time.timestamp() if body.time else math.nan
             if isinstance(body, LabelRecord):
-                arrivals.append(Arrival(at, body.id, time, None, body.label))
+                arrivals.append(Arrival(at, body.id, time, None, body.label, seconds=seconds))
                 continue
             raw: Raw = body.features
             if self.is_image:
@@ -235,7 +265,9 @@ class Stream:
                 raw = _image_raw(scored, row)
             own = scored.scores[row].astype(np.float64) if scored else _own_scores(body, classes)
             arrivals.append(
-                Arrival(at, body.id, time, raw, body.label, body.prediction, own, body.segment)
+                Arrival(
+                    at, body.id, time, raw, body.label, body.prediction, own, body.segment, seconds
+                )
             )
             if self.keeps_samples:
                 index = self.monitor.n_seen + batch.n_observations
@@ -321,7 +353,7 @@ class Stream:
         if self._learner is not None:
             held = [(r, self._decode(r)) for r in map(_record, state["held"])]
             self._learn([(r, body) for r, body in held if not isinstance(body, Ignored)])
-        self.monitor.restore(state["monitor"])
+        self.monitor.restore(state["monitor"], self._spill.count() if self._spill else None)
         self.segments.restore(state["segments"])
 
 

@@ -80,10 +80,25 @@ class ConfirmSettings(Section):
 
 
 class LabelSettings(Section):
-    """How long an observation waits for its label."""
+    """How long observations wait for labels, and labels for observations."""
 
     max_pending: int = Field(
-        default=10_000, ge=1, description="Observations that wait at most; the oldest go first."
+        default=10_000,
+        ge=1,
+        description="Observations that wait in memory with their rows, and labels; the oldest go "
+        "to the store first.",
+    )
+    max_spilled: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="Of the observations and of the labels that went to the store, in each lane, "
+        "the newest that can still meet; 0 to keep none there.",
+    )
+    max_age_s: float = Field(
+        default=2_592_000.0,
+        gt=0,
+        description="Seconds of the records' own time after which a label comes too late for its "
+        "observation, and an observation for its label; 30 days.",
     )
 
 

@@ -127,6 +127,22 @@ samples = Table(
     Column("label", String),
 )
 
+waiting = Table(
+    "waiting",
+    metadata,
+    # No key begins with stream and lane: before it has statistics of the table, PostgreSQL would
+    # look for ids by reading all of the lane.
+    Column("id", String, primary_key=True),
+    Column("stream", String, primary_key=True),
+    Column("lane", Integer, primary_key=True),
+    Column("side", String, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("idx", BigInteger, nullable=False),
+    Column("time", Float),
+    Column("value", Text),
+    Index("waiting_by_number", "side", "stream", "lane", "number"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,

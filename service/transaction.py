@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service import database, tables
-from service.incidents import Incident
+from service.incidents import Incident, IncidentState
+from service.labels import Floor, Pruned, SpillChanges
 from service.rows import (
     Action,
     ActionState,
@@ -18,6 +21,7 @@ from service.rows import (
     DeadLetter,
     Job,
     JobState,
+    Side,
     StoredSample,
 )
 
@@ -92,6 +96,58 @@ class Transaction:
         row = {"stream": stream, "lane": lane, "state": state}
         self._upsert(tables.states, [row], update=("state",))
 
+    # -- what waits ----------------------------------------------------------------------------
+
+    def put_spilled(self, stream: str, changes: SpillChanges, lane: int = 0) -> Pruned:
+        """Keep the observations and labels of a stream's lane that wait, and delete the others."""
+        table = tables.waiting
+        place = {"stream": stream, "lane": lane}
+        self._upsert(
+            table,
+            [
+                {
+                    **place,
+                    "id": entry.id,
+                    "side": str(entry.side),
+                    "number": entry.number,
+                    "idx": entry.index,
+                    "time": None if math.isnan(entry.time) else entry.time,
+                    "value": entry.value,
+                }
+                for entry in changes.put
+            ],
+            update=("side", "number", "idx", "time", "value"),
+        )
+        own = (table.c.stream == stream, table.c.lane == lane)
+        if changes.dropped:
+            self._connection.execute(
+                table.delete().where(*own, table.c.id == sa.bindparam("id_")),
+                [{"id_": id_} for id_ in changes.dropped],
+            )
+        deleted = {
+            side: self._delete_below(floor, *own, table.c.side == str(side))
+            for side, floor in changes.floors.items()
+        }
+        observations = (*own, table.c.side == str(Side.OBSERVATION), table.c.time.is_not(None))
+        oldest = self._first_above(changes.expired, *observations)
+        return Pruned(deleted, None if oldest is None else Floor(oldest.number, oldest.time))
+
+    def _delete_below(self, floor: Floor, *where: sa.ColumnElement[bool]) -> int:
+        # Up to the first that is above: what is old behind a younger one goes with that one.
+        table = tables.waiting
+        first = self._first_above(Floor(floor.number + 1, floor.time), *where)
+        below = () if first is None else (table.c.number < first.number,)
+        return self._connection.execute(table.delete().where(*where, *below)).rowcount
+
+    def _first_above(self, floor: Floor, *where: sa.ColumnElement[bool]) -> Any:
+        table = tables.waiting
+        query = sa.select(table.c.number, table.c.time).where(
+            *where, table.c.number >= floor.number
+        )
+        if math.isfinite(floor.time):
+            query = query.where(sa.or_(table.c.time.is_(None), table.c.time >= floor.time))
+        return self._connection.execute(query.order_by(table.c.number).limit(1)).first()
+
     # -- incidents and actions -----------------------------------------------------------------
 
     def put_incident(self, incident: Incident) -> None:
@@ -111,6 +167,33 @@ class Transaction:
             ],
             update=("state", "document"),
         )
+
+    def lock_stream(self, stream: str) -> None:
+        """Let no other transaction that asks for the same stream go on before this one has ended.
+
+        Reads after it see what that one wrote. SQLite has one writer at a time anyway.
+        """
+        if self._connection.dialect.name != "postgresql":
+            return
+        digest = hashlib.sha256(stream.encode()).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
+        self._connection.execute(
+            sa.select(sa.func.pg_advisory_xact_lock(sa.literal(key, sa.BigInteger)))
+        )
+
+    def standing(self, stream: str, also: Collection[str] = ()) -> list[Incident]:
+        """Return a stream's incidents that are confirmed and not over, the oldest first.
+
+        `also` are the ids of incidents that are returned even if they are over.
+        """
+        table = tables.incidents
+        stands = table.c.state.in_([IncidentState.CONFIRMED.value, IncidentState.REPAIRING.value])
+        rows = self._connection.execute(
+            sa.select(table.c.document)
+            .where(table.c.stream == stream, stands | table.c.id.in_(sorted(also)))
+            .order_by(table.c.recorded_at, table.c.id)
+        ).scalars()
+        return [Incident.from_json(json.loads(document)) for document in rows]
 
     def add_action(self, action: Action) -> bool:
         """Ask for an action; return False if its id is there already."""

@@ -172,7 +172,11 @@ class Watches:
         batch = []
         labels: list[int] = []
         for position, event in enumerate(events):
-            if isinstance(event, Labelled) and event.index >= self.baseline.end:
+            if (
+                isinstance(event, Labelled)
+                and event.spilled is None
+                and event.index >= self.baseline.end
+            ):
                 row = self._pending.get(event.index)
                 row = rows.get(event.index) if row is None else row
                 if row is not None:

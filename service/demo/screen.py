@@ -27,6 +27,7 @@ COLOURS = {
     IncidentState.REPAIRING: "bold magenta",
     IncidentState.RESOLVED: "green",
     IncidentState.DISMISSED: "dim",
+    IncidentState.FOLDED: "dim",
 }
 
 

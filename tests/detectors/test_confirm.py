@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from detectors.attribution import Sample
-from detectors.base import Array, Factor, IntArray, Kind, Problem
-from detectors.confirm import ConfirmPlan, Step, Suspicion
+from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem
+from detectors.confirm import ConfirmPlan, Look, Step, Suspicion
 from detectors.synthetic import Stream
 from detectors.watch import Feed, Watching, build_watches
 
@@ -197,3 +197,33 @@ def test_a_look_that_labels_did_not_wait_for_has_the_whole_error() -> None:
     look = suspicion.look(reference, as_is, n_classes=2, columns=COLUMNS)
     assert suspicion.spent == pytest.approx(0.01)
     assert (look.step, look.verdict.kind) == (Step.CONFIRM, Kind.PRIOR)
+
+
+def looked(others: tuple[tuple[Evidence, ...], ...], n_parts: int = 1) -> Look:
+    """The first look at 250 rows in which nothing moved."""
+    stream = world(Kind.NONE, 3)
+    rows, labels = stream.draw(1000, shifted=False)
+    suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y))
+    feed(suspicion, *stream.draw(250, shifted=False))
+    return suspicion.look(
+        Sample(rows, labels), as_is, n_classes=2, columns=COLUMNS, others=others, n_parts=n_parts
+    )
+
+
+def test_a_look_decides_on_the_evidence_of_all_parts_and_keeps_its_own() -> None:
+    alone = looked(())
+    assert alone.verdict.kind is Kind.NONE
+    assert alone.own == ()
+    moved = Evidence("two-sample", Factor.COVARIATE, 9.0, 1e-6, 0.3, 1000, 1000)
+    together = looked(((moved,), (moved,)))
+    assert together.verdict.kind is Kind.COVARIATE
+    assert [e.factor for e in together.own] == [Factor.COVARIATE, Factor.CONCEPT]
+    assert [e.effect for e in together.own] == [e.effect for e in alone.verdict.evidence]
+    assert together.verdict.evidence[0].n_recent == 2250
+    assert together.verdict.evidence[1].p_value == together.own[1].p_value
+
+
+def test_parts_that_are_under_test_together_share_the_error_of_a_look() -> None:
+    almost = Evidence("covariance", Factor.CONCEPT, 3.0, 1e-5, 0.1, 1000, 1000)
+    assert looked(((almost,),), n_parts=1).verdict.kind is Kind.CONCEPT
+    assert looked(((almost,),), n_parts=8).verdict.kind is Kind.NONE

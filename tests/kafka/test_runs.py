@@ -123,29 +123,34 @@ def test_poison_goes_to_the_dead_letters_and_the_stream_goes_on(
     assert len(expected) >= len(poison)
 
 
-def live(servers: str, folder: Path, seed: int) -> list[dict[str, object]]:
+def live(
+    servers: str, folder: Path, seed: int, n: int = N, max_pending: int = 10_000, delay: int = 20
+) -> list[dict[str, object]]:
     """The incidents of a run while both topics are written, one ahead of the other by turns.
 
     Only what tells two runs of the same records apart is left out: the ids, which name topics.
     """
     topics = Topics(new_topic(servers, "features"), new_topic(servers, "labels"))
     assert topics.labels is not None
-    messages = topics.messages(N, start_ms=int(time.time() * 1000) - 10_000)
+    messages = topics.messages(n, start_ms=int(time.time() * 1000) - 10_000, delay=delay)
     end = messages[-1][3] + 1
     left = {t: [m for m in messages if m[0] == t] for t in (topics.features, topics.labels)}
     for topic, log in left.items():  # without them the last records would wait
         log.append((topic, 0, b"end", end))
     turn = random.Random(seed)
-    with opened(document(servers, topics, folder, merge_wait_ms=600_000)) as (pipeline, store):
+    settings = document(servers, topics, folder, merge_wait_ms=600_000)
+    settings["streams"][0]["labels"] = {"max_pending": max_pending}
+    with opened(settings) as (pipeline, store):
         while any(left.values()):
             topic = turn.choice([t for t, log in left.items() if log])
-            n = turn.randint(1, 300)
-            produce(servers, left[topic][:n])
-            left[topic] = left[topic][n:]
+            some = turn.randint(1, 300)
+            produce(servers, left[topic][:some])
+            left[topic] = left[topic][some:]
             pipeline.step(timeout_s=0.05)
         step_until(pipeline, lambda: pipeline.n_records >= len(messages))
         pipeline.write()
         found = incidents(store)
+        assert pipeline.streams["s"].monitor.n_labelled == n - delay
     assert is_confirmed(found)
     return [{**i.to_json(), "id": None} for i in found]
 
@@ -156,3 +161,10 @@ def test_how_two_topics_are_written_beside_each_other_changes_nothing(
     first = live(servers, tmp_path / "a", seed=1)
     assert live(servers, tmp_path / "b", seed=2) == first
     assert live(servers, tmp_path / "c", seed=3) == first
+
+
+def test_labels_that_come_long_after_may_be_written_whenever_they_like(
+    servers: str, tmp_path: Path
+) -> None:
+    first = live(servers, tmp_path / "a", seed=1, n=2500, max_pending=50, delay=600)
+    assert live(servers, tmp_path / "b", seed=2, n=2500, max_pending=50, delay=600) == first

@@ -41,6 +41,7 @@ def test_the_document_has_exactly_the_public_fields():
         "detail",
         "segment",
         "explanation",
+        "lane",
     ]
     assert INCIDENT.to_json()["opened_at"] == {"index": 205, "time": "2026-11-23T10:00:00+00:00"}
     assert INCIDENT.to_json()["confirmed_at"] == {"index": 455, "time": None}
@@ -90,5 +91,5 @@ def test_numbers_that_json_lacks_become_null():
     json.dumps(plain({"f": frozenset({Factor.PRIOR, Factor.CONCEPT})}), allow_nan=False)
 
 
-def test_only_resolved_and_dismissed_incidents_are_over():
-    assert [s for s in IncidentState if s.is_over] == ["resolved", "dismissed"]
+def test_only_resolved_dismissed_and_folded_incidents_are_over():
+    assert [s for s in IncidentState if s.is_over] == ["resolved", "dismissed", "folded"]

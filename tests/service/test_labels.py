@@ -1,56 +1,111 @@
-import pytest
+"""The join of labels: every outcome, its bounds, and that the bounds show in nothing else."""
 
-from service.labels import Change, Joined, LabelJoin, Outcome
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.checkpoint import dumps, loads
+from service.labels import (
+    Change,
+    Ended,
+    Floor,
+    Joined,
+    LabelJoin,
+    Outcome,
+    Pruned,
+)
+from service.rows import Side, Spilled
+from service.store import Store
+
+DAY = 86_400.0
 
 
 def test_a_label_in_the_same_record_is_joined_at_once() -> None:
     join = LabelJoin(10)
-    assert join.observe("a", 0, "x", "y") == Change(Outcome.JOINED, Joined(0, "y", "x", 0))
+    assert join.observe("a", 0, "y") == Change(Outcome.JOINED, Joined(0, "y", 0))
     assert join.n_waiting == 0
 
 
 def test_a_late_label_meets_its_observation_and_knows_its_delay() -> None:
     join = LabelJoin(10)
-    join.observe("a", 0, "x", None)
-    join.observe("b", 1, None, None)
-    assert join.label("a", "y", 1) == Change(Outcome.JOINED, Joined(0, "y", "x", 1))
-    assert join.n_waiting == 1
+    join.observe("a", 0, None, 100.0)
+    join.observe("b", 1, None)
+    assert join.label("a", "y", 1, 160.0) == Change(Outcome.JOINED, Joined(0, "y", 1, 60.0))
+    assert join.label("b", "y", 1, 160.0) == Change(Outcome.JOINED, Joined(1, "y", 0, None))
+    assert join.n_waiting == 0
 
 
 def test_an_early_label_waits_for_its_observation() -> None:
     join = LabelJoin(10)
     assert join.label("a", "y", -1) == Change(Outcome.EARLY)
-    assert join.observe("a", 0, None, None) == Change(Outcome.JOINED, Joined(0, "y", None, 0))
+    assert join.n_early == 1
+    assert join.observe("a", 0, None) == Change(Outcome.JOINED, Joined(0, "y", 0))
 
 
 def test_the_first_of_two_labels_stays_and_the_second_is_named() -> None:
     join = LabelJoin(10)
-    join.observe("a", 0, None, None)
+    join.observe("a", 0, None)
     join.label("a", "y", 0)
     assert join.label("a", "y", 5) == Change(Outcome.DUPLICATE)
     assert join.label("a", "z", 5) == Change(Outcome.CONFLICT)
 
 
+@pytest.mark.parametrize(("early", "named"), [("y", Outcome.DUPLICATE), ("z", Outcome.CONFLICT)])
+def test_an_early_label_of_an_observation_with_its_own_is_a_repeat(
+    early: str, named: Outcome
+) -> None:
+    join = LabelJoin(10)
+    join.label("a", early, -1)
+    assert join.observe("a", 0, "y") == Change(Outcome.JOINED, Joined(0, "y", 0))
+    assert join.counted() == {named: 1}
+    assert join.counted() == {}
+
+
 def test_both_sides_stay_bounded_and_say_what_they_dropped() -> None:
     join = LabelJoin(3)
     for i in range(5):
-        join.observe(f"o{i}", i, None, None)
+        join.observe(f"o{i}", i, None)
     assert join.n_waiting == 3
-    assert join.unlabelled_evicted == 2
-    outcomes = [join.label(f"unknown{i}", "y", 5).outcome for i in range(4)]
-    assert outcomes == [Outcome.EARLY] * 3 + [Outcome.EXPIRED]
+    assert join.counted() == {Ended.GIVEN_UP: 2}
+    outcomes = [join.label(f"unknown{i}", "y", 5).outcome for i in range(5)]
+    assert outcomes == [Outcome.EARLY] * 5
+    assert join.n_early == 3
+    assert join.counted() == {Outcome.UNKNOWN: 2}
+
+
+@pytest.mark.parametrize("label", [None, "y"])
+def test_labels_mean_the_newest_observation_of_an_id(label: str | None) -> None:
+    join = LabelJoin(10)
+    join.observe("a", 0, None)
+    change = join.observe("a", 1, label)
+    assert change.forgotten == (0, "a")
+    assert join.counted() == {Ended.SUPERSEDED: 1}
+    assert join.n_waiting == (label is None)
+    later = join.label("a", "y", 1)
+    assert later.outcome is (Outcome.JOINED if label is None else Outcome.DUPLICATE)
+    if later.joined is not None:
+        assert later.joined.index == 1
 
 
 def test_a_restored_join_goes_on_as_if_nothing_had_happened() -> None:
     join, copy = LabelJoin(4), LabelJoin(4)
     for i in range(6):
-        join.observe(str(i), i, "p", None)
+        join.observe(str(i), i, None, 10.0 * i if i % 2 else math.nan)
     join.label("5", "y", 6)
     join.label("early", "z", 6)
-    copy.restore(join.snapshot())
+    join.counted()
+    copy.restore(loads(dumps(join.snapshot())))
     for key in ("3", "5", "early", "new", "0"):
-        assert copy.label(key, "q", 9) == join.label(key, "q", 9)
-    assert copy.snapshot() == join.snapshot()
+        assert copy.label(key, "q", 9, 70.0) == join.label(key, "q", 9, 70.0)
+    assert dumps(copy.snapshot()) == dumps(join.snapshot())
 
 
 def test_a_join_without_room_is_refused() -> None:
@@ -60,13 +115,13 @@ def test_a_join_without_room_is_refused() -> None:
 
 def test_what_waits_is_told_as_of_the_event_that_was_read_last() -> None:
     join = LabelJoin(2)
-    join.observe("a", 0, None, None)
-    join.observe("b", 1, None, None)
+    join.observe("a", 0, None)
+    join.observe("b", 1, None)
     join.label("a", "y", 1)
-    join.observe("c", 2, None, "y")
-    join.observe("b", 3, None, None)  # the older one of this id waits no longer
-    join.observe("d", 4, None, None)
-    join.observe("e", 5, None, None)  # no room for the oldest
+    join.observe("c", 2, "y")
+    join.observe("b", 3, None)  # the older one of this id waits no longer
+    join.observe("d", 4, None)
+    join.observe("e", 5, None)  # no room for the oldest
     # The events: a, b, a's label, c and its label, b, d, e; each with the newest one's index.
     told = []
     for newest in (0, 1, 1, 2, 2, 3, 4, 5):
@@ -79,17 +134,393 @@ def test_what_waits_is_told_as_of_the_event_that_was_read_last() -> None:
 
 def test_an_observation_that_is_forgotten_waits_until_the_next_event() -> None:
     join = LabelJoin(10)
-    join.observe("a", 0, None, None)
+    join.observe("a", 0, None)
     join.read()
     assert join.forget("a") == Change(forgotten=(0, "a"))
     assert join.forget("unknown") == Change()
     assert join.ids([0]) == ["a"]
-    join.observe("b", 1, None, None)
+    join.observe("b", 1, None)
     join.read()
     assert join.ids([0, 1]) == ["b"]
 
 
 def test_a_join_that_recalls_nothing_takes_a_repeat_for_an_early_label() -> None:
     join = LabelJoin(10, recall=0)
-    join.observe("a", 0, None, "y")
+    join.observe("a", 0, "y")
     assert join.label("a", "y", 0) == Change(Outcome.EARLY)
+
+
+# -- age ---------------------------------------------------------------------------------------
+
+
+def tell(join: LabelJoin, time: float) -> None:
+    """Two records that say it is this time."""
+    join.observe("", 1000, "y", time)
+    join.observe("", 1001, "y", time)
+
+
+def test_a_label_that_comes_too_late_is_expired_and_later_unknown() -> None:
+    join = LabelJoin(10, max_age_s=DAY)
+    for id_ in "abc":
+        join.observe(id_, 0, None, 0.0)
+    tell(join, DAY)
+    assert join.label("a", "y", 0).outcome is Outcome.JOINED
+    tell(join, DAY + 1)
+    assert join.label("b", "y", 0).outcome is Outcome.EXPIRED
+    tell(join, 2 * DAY)
+    assert join.label("b", "z", 0).outcome is Outcome.EXPIRED
+    tell(join, 2 * DAY + 1)
+    assert join.label("c", "y", 0).outcome is Outcome.EARLY
+
+
+def test_an_early_label_that_is_too_old_is_unknown() -> None:
+    join = LabelJoin(10, max_age_s=DAY)
+    for id_ in "abc":
+        join.label(id_, "y", -1, 0.0)
+    tell(join, DAY)
+    assert join.observe("a", 0, None).outcome is Outcome.JOINED
+    tell(join, DAY + 1)
+    assert join.n_early == 0
+    assert join.counted() == {Outcome.UNKNOWN: 2}
+    assert join.observe("b", 0, None).outcome is None
+    assert join.label("c", "z", 0).outcome is Outcome.EARLY
+
+
+def test_an_old_early_label_behind_a_younger_one_meets_nothing_either() -> None:
+    join = LabelJoin(10, max_age_s=DAY)
+    join.label("young", "y", -1, DAY)
+    for id_ in "ab":
+        join.label(id_, "y", -1, 0.0)
+    tell(join, DAY + 1)
+    assert join.n_early == 3
+    assert join.observe("a", 0, None).outcome is None
+    assert join.label("b", "z", 0).outcome is Outcome.EARLY
+    assert join.counted() == {Outcome.UNKNOWN: 2}
+
+
+def test_one_record_with_a_wrong_time_makes_nothing_old() -> None:
+    join = LabelJoin(10, max_age_s=DAY)
+    join.observe("a", 0, None, 0.0)
+    join.observe("b", 1, None, 1.0)
+    join.observe("wrong", 2, None, 100 * DAY)
+    join.observe("c", 3, None, 2.0)
+    assert join.clock == 2.0
+    assert join.label("a", "y", 3).outcome is Outcome.JOINED
+
+
+def test_what_has_no_time_has_no_age() -> None:
+    join = LabelJoin(10, max_age_s=DAY)
+    join.observe("a", 0, None)
+    join.label("b", "y", 0)
+    tell(join, 100 * DAY)
+    assert join.label("a", "y", 0).outcome is Outcome.JOINED
+    assert join.observe("b", 0, None).outcome is Outcome.JOINED
+
+
+def test_the_watermark_is_the_oldest_that_can_still_get_its_label() -> None:
+    join = LabelJoin(10, max_age_s=DAY)
+    assert join.oldest_time is None
+    for n, time in enumerate((math.nan, 5.0, 6.0, 7.0)):
+        join.observe(f"o{n}", n, None, time)
+    assert join.oldest_time == 5.0
+    join.label("o1", "y", 3)
+    assert join.oldest_time == 6.0
+    tell(join, 6.5 + DAY)
+    assert join.oldest_time == 7.0
+    tell(join, 8.0 + DAY)
+    assert join.oldest_time is None
+
+
+# -- what is spilled ---------------------------------------------------------------------------
+
+
+class MemoryTable:
+    """What the table of the store does, in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Spilled] = {}
+
+    def find(self, ids: Collection[str]) -> list[Spilled]:
+        return [replace(self.rows[i]) for i in ids if i in self.rows]
+
+    def count(self) -> Counter[Side]:
+        return Counter(row.side for row in self.rows.values())
+
+    def write(self, join: LabelJoin) -> None:
+        changes = join.unwritten()
+        self.rows |= {entry.id: replace(entry) for entry in changes.put}
+        for id_ in changes.dropped:
+            self.rows.pop(id_, None)
+        deleted = Counter[Side]()
+        for side, floor in changes.floors.items():
+            mine = sorted((r.number, r) for r in self.rows.values() if r.side is side)
+            alive = (n for n, r in mine if n > floor.number and not r.time < floor.time)
+            first = next(alive, math.inf)
+            for number, row in mine:
+                if number < first:
+                    del self.rows[row.id]
+                    deleted[side] += 1
+        timed = [
+            Floor(r.number, r.time)
+            for r in self.rows.values()
+            if r.side is Side.OBSERVATION and r.time >= changes.expired.time
+        ]
+        join.written(Pruned(dict(deleted), min(timed, default=None)))
+
+
+class StoreTable:
+    """The table of a real store."""
+
+    def __init__(self, url: str) -> None:
+        self.store = Store(url, lambda: 0.0)
+
+    def find(self, ids: Collection[str]) -> list[Spilled]:
+        return self.store.spilled("s", ids, 3)
+
+    def count(self) -> dict[Side, int]:
+        return self.store.count_spilled("s", 3)
+
+    def write(self, join: LabelJoin) -> None:
+        changes = join.unwritten()
+        if changes:
+            with self.store.transaction() as tx:
+                pruned = tx.put_spilled("s", changes, 3)
+            join.written(pruned)
+
+
+Table = MemoryTable | StoreTable
+
+
+def test_what_has_no_room_in_memory_still_meets() -> None:
+    join, table = LabelJoin(2, max_spilled=100), MemoryTable()
+    changes = [join.observe(f"o{i}", i, None, float(i)) for i in range(5)]
+    assert [c.forgotten for c in changes] == [None, None, (0, "o0"), (1, "o1"), (2, "o2")]
+    assert [c.spilled.index for c in changes if c.spilled] == [0, 1, 2]
+    changes[2].spilled.value = "served"  # type: ignore[union-attr]
+    assert (join.n_waiting, join.n_spilled) == (2, {Side.OBSERVATION: 3, Side.LABEL: 0})
+    unwritten = join.label("o1", "y", 4, 5.0)
+    assert unwritten.joined is not None
+    assert (unwritten.joined.index, unwritten.joined.delay, unwritten.joined.seconds) == (1, 3, 4.0)
+    table.write(join)
+    assert sorted(table.rows) == ["o0", "o2"]
+    assert join.oldest_time == 0.0
+    assert join.wanted(["o0", "o0", "o1", "o2", "o4"]) == ["o0", "o1", "o2"]
+    join.at_hand(table.find(join.wanted(["o0", "o1"])))
+    written = join.label("o0", "y", 4)
+    assert written.outcome is Outcome.JOINED
+    assert written.joined is not None
+    assert written.joined.spilled is not None
+    assert written.joined.spilled.value == "served"
+    assert join.label("o0", "z", 4).outcome is Outcome.CONFLICT
+    assert join.counted() == {}
+
+
+def test_what_is_joined_is_not_found_again_before_it_is_deleted() -> None:
+    join, table = LabelJoin(1, max_spilled=100, recall=0), MemoryTable()
+    join.observe("a", 0, None)
+    join.observe("b", 1, None)
+    table.write(join)
+    join.at_hand(table.find(["a"]))
+    assert join.label("a", "y", 1).outcome is Outcome.JOINED
+    join.at_hand(table.find(["a"]))
+    assert join.label("a", "y", 1).outcome is Outcome.EARLY
+    assert join.n_spilled[Side.OBSERVATION] == 0
+
+
+def test_an_observation_that_was_spilled_is_superseded_too() -> None:
+    join, table = LabelJoin(1, max_spilled=100), MemoryTable()
+    join.observe("a", 0, None)
+    join.observe("b", 1, None)
+    table.write(join)
+    join.at_hand(table.find(join.wanted(["a"])))
+    join.observe("a", 2, "y")
+    assert join.counted() == {Ended.SUPERSEDED: 1}
+    table.write(join)
+    assert list(table.rows) == []
+    assert join.label("a", "y", 2).outcome is Outcome.DUPLICATE
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("side", Side)
+def test_the_newest_of_the_spilled_stay(side: Side, writes: bool) -> None:
+    join, table = LabelJoin(1, max_spilled=2), MemoryTable()
+    counted = Counter[Outcome | Ended]()
+    for i in range(6):
+        if side is Side.OBSERVATION:
+            join.observe(f"id{i}", i, None)
+        else:
+            join.label(f"id{i}", "y", -1)
+        if writes:
+            table.write(join)
+            counted += join.counted()
+            assert len(table.rows) <= 2
+    join.at_hand(table.find(join.wanted(f"id{i}" for i in range(6))))
+    if side is Side.OBSERVATION:
+        met = [i for i in range(6) if join.label(f"id{i}", "y", 5).joined]
+    else:
+        met = [i for i in range(6) if join.observe(f"id{i}", i, None).joined]
+    assert met == [3, 4, 5]
+    counted += join.counted()
+    assert counted == {Outcome.UNKNOWN if side is Side.LABEL else Ended.GIVEN_UP: 3}
+
+
+def test_the_spilled_that_are_too_old_are_deleted_and_counted() -> None:
+    join, table = LabelJoin(1, max_spilled=100, max_age_s=DAY), MemoryTable()
+    for i in range(4):
+        join.observe(f"o{i}", i, None, float(i))
+        join.label(f"e{i}", "y", i, float(i))
+    table.write(join)
+    tell(join, DAY + 1.5)
+    table.write(join)
+    assert sorted(table.rows) == ["e2", "o0", "o1", "o2"]
+    assert join.counted() == {Outcome.UNKNOWN: 2}
+    assert join.oldest_time == 2.0
+    join.at_hand(table.find(["o1", "o2"]))
+    assert join.label("o1", "y", 9).outcome is Outcome.EXPIRED
+    assert join.label("o2", "y", 9).outcome is Outcome.JOINED
+    tell(join, 2 * DAY + 0.5)
+    table.write(join)
+    assert sorted(table.rows) == ["o1"]
+    assert join.counted() == {Ended.GIVEN_UP: 1, Outcome.UNKNOWN: 2}
+
+
+def test_a_join_without_a_store_looks_nothing_up() -> None:
+    join = LabelJoin(1)
+    for i in range(5):
+        join.observe(f"o{i}", i, None)
+        join.label(f"e{i}", "y", i)
+    assert join.wanted(["o0", "e0"]) == []
+    assert not join.unwritten()
+
+
+# -- whatever comes, wherever it is cut --------------------------------------------------------
+
+Record = tuple[str, str | None, float, bool]
+"""Id, label, seconds since the last record, and whether it is an observation."""
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from([f"id{n}" for n in range(8)]),
+        st.sampled_from([None, None, "y", "z"]),
+        st.sampled_from([0.0, 0.0, 1.0, 3.0, -2.0, 40.0, math.nan]),
+        st.booleans(),
+    ),
+    max_size=80,
+)
+CUTS = st.lists(st.sampled_from(["", "", "", "batch", "write", "restart"]), max_size=40)
+
+
+def feed(
+    join: LabelJoin, records: Sequence[Record], cuts: Sequence[str], table: Table, **limits: Any
+) -> tuple[list[Change], LabelJoin, Counter[Outcome | Ended]]:
+    """All changes, where batches end, checkpoints come and the process restarts as told."""
+    counted = Counter[Outcome | Ended]()
+    changes = []
+    batches: list[tuple[str, list[Record]]] = [("", [])]
+    for n, record in enumerate(records):
+        batches[-1][1].append(record)
+        cut = cuts[n % len(cuts)] if cuts else ""
+        if cut:
+            batches.append((cut, []))
+    index, time = 0, 1000.0
+    for before, batch in batches:
+        counted += join.counted()
+        if before in {"write", "restart"}:
+            table.write(join)
+            counted += join.counted()
+        if before == "restart":
+            state = loads(dumps(join.snapshot()))
+            join = LabelJoin(**limits)
+            join.restore(state, table.count())
+        wanted = join.wanted(id_ for id_, *_ in batch)
+        join.at_hand(table.find(wanted) if wanted else ())
+        for id_, label, gap, is_observation in batch:
+            time += 0 if math.isnan(gap) else gap
+            at = math.nan if math.isnan(gap) else time
+            if is_observation:
+                changes.append(join.observe(id_, index, label, at))
+                index += 1
+            else:
+                changes.append(join.label(id_, label or "y", index - 1, at))
+    counted += join.counted()
+    table.write(join)
+    counted += join.counted()
+    assert join.n_spilled == {side: table.count().get(side, 0) for side in Side}
+    return changes, join, counted
+
+
+def told(changes: Sequence[Change]) -> list[tuple[Any, ...]]:
+    """What does not depend on where an observation waits."""
+    return [
+        (c.outcome, c.joined and (c.joined.index, c.joined.label, c.joined.delay, c.joined.seconds))
+        for c in changes
+    ]
+
+
+@given(records=RECORDS, cuts=CUTS, age=st.sampled_from([5.0, 50.0, math.inf]))
+def test_a_tiny_memory_joins_what_a_large_one_joins(
+    records: list[Record], cuts: list[str], age: float
+) -> None:
+    limits: dict[str, Any] = {"recall": 4, "max_age_s": age}
+    large, _, _ = feed(LabelJoin(1000, **limits), records, [], MemoryTable())
+    tiny_limits = {"max_pending": 1, "max_spilled": 1000, **limits}
+    tiny, _, _ = feed(LabelJoin(**tiny_limits), records, cuts, MemoryTable(), **tiny_limits)
+    assert told(tiny) == told(large)
+
+
+@given(
+    records=RECORDS,
+    cuts=CUTS,
+    age=st.sampled_from([5.0, 50.0, math.inf]),
+    room=st.tuples(st.integers(1, 4), st.integers(0, 4)),
+)
+def test_cuts_checkpoints_and_restarts_change_nothing(
+    records: list[Record], cuts: list[str], age: float, room: tuple[int, int]
+) -> None:
+    limits: dict[str, Any] = {
+        "max_pending": room[0],
+        "max_spilled": room[1],
+        "recall": 3,
+        "max_age_s": age,
+    }
+    whole, at_end, counted = feed(LabelJoin(**limits), records, [], MemoryTable(), **limits)
+    cut, cut_at_end, cut_counted = feed(LabelJoin(**limits), records, cuts, MemoryTable(), **limits)
+    assert told(cut) == told(whole)
+    assert [c.forgotten for c in cut] == [c.forgotten for c in whole]
+    assert cut_counted == counted
+    assert dumps(cut_at_end.snapshot()) == dumps(at_end.snapshot())
+    n_early = sum(c.outcome is Outcome.EARLY for c in cut)
+    left = at_end.n_early + at_end.n_spilled[Side.LABEL]
+    assert counted[Outcome.UNKNOWN] + left <= n_early
+
+
+def test_the_store_does_what_its_twin_in_memory_does(any_database: str) -> None:
+    table = StoreTable(any_database)
+    other = LabelJoin(1, max_spilled=5)
+    for i in range(4):
+        other.observe(f"id{i}", i, None)
+    with table.store.transaction() as tx:
+        tx.put_spilled("s", other.unwritten(), 0)  # the same ids in another lane
+    seed = [
+        (f"id{n * 7 % 11}", "yz"[n % 2] if n % 3 else None, n % 5 / 2, n % 4 > 1)
+        for n in range(200)
+    ]
+    limits: dict[str, Any] = {"max_pending": 2, "max_spilled": 5, "recall": 3, "max_age_s": 30.0}
+    for cuts in (["write"], ["", "batch", "write", "", "restart"]):
+        expected = feed(LabelJoin(**limits), seed, cuts, MemoryTable(), **limits)
+        found = feed(LabelJoin(**limits), seed, cuts, table, **limits)
+        assert told(found[0]) == told(expected[0])
+        assert found[2] == expected[2]
+        assert {c.outcome for c in found[0]} >= {Outcome.JOINED, Outcome.EARLY, Outcome.CONFLICT}
+        with table.store.transaction() as tx:
+            tx.put_spilled(
+                "s",
+                replace(
+                    found[1].unwritten(),
+                    dropped=[r.id for r in table.find([f"id{n}" for n in range(11)])],
+                    put=[],
+                ),
+                3,
+            )
+    assert table.store.count_spilled("s", 0) == {Side.OBSERVATION: 3}
+    table.store.close()

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.labels import Outcome
+from service.labels import Ended, Outcome
 from service.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec, Type, reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 UNITS = ("_seconds", "_bytes", "_ratio", "_observations", "_info", "_value", "_version", "_records")
-UNITLESS = {"incident_open", "lanes_owned", "prior"}  # a state, a number, shares by class
+UNITLESS = {"incident_open", "lanes_owned", "labels_pending", "prior"}  # states, numbers, shares
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_name_follows_the_rules_that_promtool_checks(spec: Spec) -> None:
     assert not re.search(r"(^|_)(counter|gauge|histogram|summary)(_|$)", spec.name)
     assert not re.search(r"_(ms|milliseconds|minutes|hours|days|percent|kb|mb)(_|$)", spec.name)
     if spec.type is Type.HISTOGRAM:
-        assert spec.name.endswith("_seconds")
+        assert spec.name.endswith(("_seconds", "_observations"))
         assert list(spec.buckets) == sorted(spec.buckets)
     if spec.type is Type.GAUGE:
         assert spec.name.endswith(UNITS) or spec.name in UNITLESS
@@ -104,6 +104,7 @@ def values_of(name: str, label: str) -> set[str]:
 
 def test_the_outcomes_of_labels_are_those_of_the_join() -> None:
     assert values_of("labels_total", "outcome") == {o.value for o in Outcome}
+    assert values_of("observations_unlabelled_total", "reason") == {e.value for e in Ended}
 
 
 def test_every_reason_that_the_code_gives_starts_at_zero() -> None:

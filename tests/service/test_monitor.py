@@ -17,6 +17,7 @@ from service.incidents import Incident, IncidentState
 from service.monitor import Monitor
 from service.policy import ActionKind, Decision
 from service.representation import NEWLY_MISSING, Tabular
+from service.rows import Side
 from service.schema import FeatureSchema
 from service.settings import StreamSettings
 
@@ -25,7 +26,7 @@ CHANGE = 1500
 NAMES = ["a", "b", "c"]
 
 
-def monitor_of(problem: Problem, **fields: Any) -> Monitor:
+def monitor_of(problem: Problem, *, spills: bool = False, **fields: Any) -> Monitor:
     settings = StreamSettings.model_validate(
         {
             "name": "s",
@@ -41,6 +42,7 @@ def monitor_of(problem: Problem, **fields: Any) -> Monitor:
         Tabular(FeatureSchema.declared(dict.fromkeys(NAMES, "numeric"))),
         lambda verdict: Decision(ActionKind.ALERT_ONLY, "tested only"),
         seed=1,
+        spills=spills,
     )
 
 
@@ -99,7 +101,7 @@ def test_errors_are_watched_by_a_detector_of_river() -> None:
 
 def test_a_monitor_of_named_detectors_goes_on_after_a_restart() -> None:
     taken = arrivals(Problem.Y_TO_X, Kind.PRIOR)
-    detectors = {"detectors": ["conformal", "e_detector", "adwin"]}
+    detectors: dict[str, Any] = {"detectors": ["conformal", "e_detector", "adwin"]}
     expected = run(monitor_of(Problem.Y_TO_X, **detectors), taken)
     first, second = (monitor_of(Problem.Y_TO_X, **detectors) for _ in range(2))
     shown = run(first, taken[:1400])
@@ -238,3 +240,24 @@ def test_labels_are_asked_for_as_far_as_events_were_read_wherever_batches_end() 
     at = next(n for n, a in enumerate(taken) if a.id == f"e{found.confirmed_at.index}")
     later = {a.id for a in taken[at + 1 :] if a.raw is None}
     assert later & set(found.explanation["label_queries"])
+
+
+@pytest.mark.parametrize("is_repaired", [False, True])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_was_served_before_a_repair_tells_nothing_of_the_new_champion(
+    is_repaired: bool, restarts: bool
+) -> None:
+    monitor = monitor_of(Problem.X_TO_Y, spills=True, labels={"max_pending": 1})
+    raw = dict.fromkeys(NAMES, 0.0)
+    monitor.update([Arrival(("t", 0, n), f"e{n}", "", raw, None, "1") for n in range(3)])
+    if is_repaired:
+        monitor.repaired("tested only")
+    if restarts:
+        spilled = monitor.waiting.unwritten().put
+        other = monitor_of(Problem.X_TO_Y, spills=True, labels={"max_pending": 1})
+        other.restore(loads(dumps(monitor.snapshot())), {Side.OBSERVATION: len(spilled)})
+        other.waiting.at_hand(spilled)
+        monitor = other
+    out = monitor.update([Arrival(("t", 0, 3), "e0", "", None, "1")])
+    assert out.joined == [(0, "1", None if is_repaired else "1")]
+    assert monitor.accuracy == (None if is_repaired else 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from models.scorer import Scored
 from service import records, segments
 from service.arrivals import Arrival, Outcomes
 from service.checkpoint import dumps, loads
-from service.incidents import Incident, IncidentState
+from service.incidents import Incident, IncidentState, Point
 from service.labels import Change
 from service.policy import ActionKind, Decision
 from service.records import Record
@@ -168,6 +169,29 @@ def test_a_segments_incident_can_be_closed_by_hand() -> None:
     assert own[0].id not in stream.open
 
 
+@pytest.mark.parametrize("end", ["closed", "repaired"])
+def test_segments_are_watched_again_when_the_streams_incident_has_ended(end: str) -> None:
+    stream = stream_of(settings())
+    shown = confirmed(run(stream, events(set(CAMERAS))))
+    later = Point(stream.monitor.n_seen + 100)
+    assert stream.segments._is_stream_open(later)
+    if end == "closed":
+        stream.close(shown[0].id, "known")
+    else:
+        stream.repaired("version 2 promoted")
+    assert not stream.segments._is_stream_open(later)
+
+
+def test_a_segments_incident_can_be_given_up_for_that_of_another_part() -> None:
+    stream = stream_of(settings())
+    run(stream, events({"7"}, n=9000, shares="rare 7"))
+    [incident] = [i for i in stream.open.values() if i.segment]
+    into = dataclasses.replace(incident, id="inc-other", lane=3)
+    [folded] = stream.fold(incident, into, []).incidents
+    assert folded.state is IncidentState.FOLDED
+    assert incident.id not in stream.open
+
+
 def test_a_new_reference_of_the_stream_is_one_of_its_segments() -> None:
     stream = stream_of(settings())
     run(stream, events(set(), n=2500))
@@ -319,13 +343,13 @@ def test_segments_tell_of_the_same_labels_as_the_stream(max_pending: int) -> Non
     for value in ("3", "7"):
         part = stream.segments._parts["camera", value]
         assert part.monitor.n_labelled == joined[value]
-        ids = stream.monitor._join.ids(range(n_seen))
-        waiting = [i for i in range(n_seen) if stream.monitor._join.ids([i])]
+        ids = stream.monitor.waiting.ids(range(n_seen))
+        waiting = [i for i in range(n_seen) if stream.monitor.waiting.ids([i])]
         own = [i for i in waiting if camera[i] == value]
-        assert [part.places[i] for i in range(len(part.places)) if part.monitor._join.ids([i])] == (
-            own
-        )
-        assert part.monitor._join.n_waiting == len(own) <= len(ids)
+        assert [
+            part.places[i] for i in range(len(part.places)) if part.monitor.waiting.ids([i])
+        ] == (own)
+        assert part.monitor.waiting.n_waiting == len(own) <= len(ids)
 
 
 def test_a_label_that_comes_before_its_observation_is_one_of_its_segment() -> None:
