@@ -27,7 +27,7 @@ demo: setup ## run the main job on embedded defaults (about four minutes)
 test: setup ## all tests but those over hundreds of seeds and those with a broker
 	$(BIN)/python -m pytest -m "not statistical and not kafka" $(PYTEST_ARGS)
 
-test-kafka: setup ## the tests with a real broker (about two minutes; Java 17 and Maven, or KAFKA_BOOTSTRAP_SERVERS)
+test-kafka: setup ## the tests with a real broker (about eight minutes; Java 17 and Maven, or KAFKA_BOOTSTRAP_SERVERS)
 	$(BIN)/python -m pytest -m kafka tests/kafka $(PYTEST_ARGS)
 
 test-postgres: setup ## the tests with a real PostgreSQL alone (they are part of make test)

@@ -74,7 +74,6 @@ def connection_config(settings: SourceSettings) -> dict[str, Any]:
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": "shiftwatch",
-        "bootstrap_timeout_ms": _BOOTSTRAP_MS,
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "metadata_max_age_ms": settings.metadata_max_age_ms,
         "metrics_enabled": False,
@@ -109,8 +108,8 @@ class _Overheard(logging.Handler):
 
 
 @contextmanager
-def _overheard() -> Iterator[None]:
-    """Say why no broker was reached."""
+def _overheard(login: str | None) -> Iterator[None]:
+    """Say why no broker was reached; `login` is how to log in."""
     logger, heard = logging.getLogger("kafka.net"), _Overheard()
     logger.addHandler(heard)
     try:
@@ -118,6 +117,9 @@ def _overheard() -> Iterator[None]:
     except AwayError as error:
         if not heard.reason:
             raise
+        # Over TLS kafka-python 3.0.12 may see that the broker hangs up before it sees why.
+        if login is not None and "disconnected" in heard.reason:
+            raise AwayError(f"{heard.reason}, perhaps for a refused login by {login}") from error
         raise AwayError(heard.reason) from error
     finally:
         logger.removeHandler(heard)
@@ -134,9 +136,10 @@ class KafkaPythonReader:
 
     def __init__(self, settings: SourceSettings) -> None:
         config = connection_config(settings)
-        with _overheard(), _translated():
+        with _overheard(settings.sasl_mechanism), _translated():
             self._consumer = KafkaConsumer(
                 **config,
+                bootstrap_timeout_ms=_BOOTSTRAP_MS,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="none",
@@ -233,6 +236,7 @@ class KafkaPythonMember:
         with _translated():
             self._consumer = KafkaConsumer(
                 **config,
+                bootstrap_timeout_ms=_BOOTSTRAP_MS,
                 group_id=settings.group_id,
                 group_instance_id=settings.group_instance_id,
                 enable_auto_commit=False,

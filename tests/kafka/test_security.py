@@ -24,13 +24,15 @@ WRONG = "wrong-" + PASSWORD
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Reaching is given up soon; and what kafka-python logs is heard, but not kept by pytest."""
     monkeypatch.setattr(kafka_python, "_BOOTSTRAP_MS", 3000)
     monkeypatch.setattr(kafka_confluent, "_REACH_S", 3.0)
     logger = logging.getLogger("kafka.net")
-    monkeypatch.setattr(logger, "level", logging.WARNING)
     monkeypatch.setattr(logger, "propagate", False)
+    logger.setLevel(logging.WARNING)
+    yield
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ def test_a_wrong_password_is_said(
     settings: Any, mechanism: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(settings("SASL_SSL", **login(mechanism, WRONG)), capfd)
-    assert "authentication failed" in said.lower()
+    assert "Authentication failed" in said or f"refused login by {mechanism}" in said
 
 
 def test_a_certificate_that_nobody_vouches_for_is_said(
