@@ -494,6 +494,23 @@ def test_cuts_checkpoints_and_restarts_change_nothing(
     assert counted[Outcome.UNKNOWN] + left <= n_early
 
 
+def test_the_store_keeps_no_more_than_there_is_room_for(any_database: str) -> None:
+    table, join = StoreTable(any_database), LabelJoin(1, max_spilled=2, max_age_s=DAY)
+    for i in range(6):
+        join.observe(f"id{i}", i, None, float(i))
+    table.write(join)
+    assert sorted(entry.id for entry in table.find([f"id{i}" for i in range(6)])) == ["id3", "id4"]
+    assert join.oldest_time == 3.0
+    assert join.counted() == {Ended.GIVEN_UP: 3}
+    tell(join, 2 * DAY + 3.0)
+    table.write(join)
+    assert table.count() == {Side.OBSERVATION: 2}
+    tell(join, 2 * DAY + 3.5)
+    table.write(join)
+    assert table.count() == {Side.OBSERVATION: 1}
+    table.store.close()
+
+
 def test_the_store_does_what_its_twin_in_memory_does(any_database: str) -> None:
     table = StoreTable(any_database)
     other = LabelJoin(1, max_spilled=5)
@@ -507,10 +524,13 @@ def test_the_store_does_what_its_twin_in_memory_does(any_database: str) -> None:
     ]
     limits: dict[str, Any] = {"max_pending": 2, "max_spilled": 5, "recall": 3, "max_age_s": 30.0}
     for cuts in (["write"], ["", "batch", "write", "", "restart"]):
-        expected = feed(LabelJoin(**limits), seed, cuts, MemoryTable(), **limits)
+        twin = MemoryTable()
+        expected = feed(LabelJoin(**limits), seed, cuts, twin, **limits)
         found = feed(LabelJoin(**limits), seed, cuts, table, **limits)
         assert told(found[0]) == told(expected[0])
         assert found[2] == expected[2]
+        assert sorted(map(str, table.find(twin.rows))) == sorted(map(str, twin.rows.values()))
+        assert table.count() == twin.count()
         assert {c.outcome for c in found[0]} >= {Outcome.JOINED, Outcome.EARLY, Outcome.CONFLICT}
         with table.store.transaction() as tx:
             tx.put_spilled(

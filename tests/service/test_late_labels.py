@@ -38,11 +38,11 @@ N = 1500
 MAX_PENDING = 40
 
 
-def mixed(n: int) -> list[Record]:
+def mixed(n: int, shift: str = "covariate") -> list[Record]:
     """A stream of which half of the labels come 20 observations late, and half come 170 late."""
     rng = random.Random(5)
     place = {}
-    for k, record in enumerate(x_to_y_records(n, shift="covariate", at=700, delay=20, seed=8)):
+    for k, record in enumerate(x_to_y_records(n, shift=shift, at=700, delay=20, seed=8)):
         body = json.loads(record.value)
         is_label = "features" not in body
         if not is_label:
@@ -165,6 +165,24 @@ def test_where_batches_and_checkpoints_end_changes_nothing(
         url = f"sqlite:///{tmp_path}/b/s.db"
         expected = run(records, url, tmp_path / "b", max_pending=MAX_PENDING)
     assert same(found, expected)
+
+
+def test_a_watch_reads_the_labels_whose_rows_are_in_memory(tmp_path: Path) -> None:
+    records = mixed(1000, "none")
+    found = []
+    for most in (100, 500):
+        (tmp_path / str(most)).mkdir()
+        url = f"sqlite:///{tmp_path}/{most}/s.db"
+        found.append(run(records, url, tmp_path / str(most), most=most, max_pending=MAX_PENDING))
+    assert same(*found)
+    assert found[0][1]["phase"] == "watching"
+    ids = [json.loads(record.value)["id"] for record in records]
+    first = {id_: k for k, id_ in reversed(list(enumerate(ids)))}
+    soon = {int(id_[1:]) for k, id_ in enumerate(ids) if 0 < k - first[id_] < 100}
+    read = found[0][1]["watches"]["labelled"].tolist()
+    assert len(read) > 50
+    # The stream ends before the labels of the last ones are late.
+    assert {index for index in read if index < 800} <= soon
 
 
 @pytest.mark.parametrize("seed", range(3))
