@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.checkpoint import dumps, loads
@@ -271,20 +273,21 @@ class MemoryTable:
 class StoreTable:
     """The table of a real store."""
 
-    def __init__(self, url: str) -> None:
-        self.store = Store(url, lambda: 0.0)
+    def __init__(self, store: Store, lane: int = 3) -> None:
+        self.store = store
+        self._lane = lane
 
     def find(self, ids: Collection[str]) -> list[Spilled]:
-        return self.store.spilled("s", ids, 3)
+        return self.store.spilled("s", ids, self._lane)
 
     def count(self) -> dict[Side, int]:
-        return self.store.count_spilled("s", 3)
+        return self.store.count_spilled("s", self._lane)
 
     def write(self, join: LabelJoin) -> None:
         changes = join.unwritten()
         if changes:
             with self.store.transaction() as tx:
-                pruned = tx.put_spilled("s", changes, 3)
+                pruned = tx.put_spilled("s", changes, self._lane)
             join.written(pruned)
 
 
@@ -407,6 +410,8 @@ RECORDS = st.lists(
     ),
     max_size=80,
 )
+LANES = itertools.count(0, 2)
+AGES = st.sampled_from([5.0, 50.0, math.inf])
 CUTS = st.lists(st.sampled_from(["", "", "", "batch", "write", "restart"]), max_size=40)
 
 
@@ -457,7 +462,7 @@ def told(changes: Sequence[Change]) -> list[tuple[Any, ...]]:
     ]
 
 
-@given(records=RECORDS, cuts=CUTS, age=st.sampled_from([5.0, 50.0, math.inf]))
+@given(records=RECORDS, cuts=CUTS, age=AGES)
 def test_a_tiny_memory_joins_what_a_large_one_joins(
     records: list[Record], cuts: list[str], age: float
 ) -> None:
@@ -471,7 +476,7 @@ def test_a_tiny_memory_joins_what_a_large_one_joins(
 @given(
     records=RECORDS,
     cuts=CUTS,
-    age=st.sampled_from([5.0, 50.0, math.inf]),
+    age=AGES,
     room=st.tuples(st.integers(1, 4), st.integers(0, 4)),
 )
 def test_cuts_checkpoints_and_restarts_change_nothing(
@@ -494,33 +499,44 @@ def test_cuts_checkpoints_and_restarts_change_nothing(
     assert counted[Outcome.UNKNOWN] + left <= n_early
 
 
-def test_the_store_does_what_its_twin_in_memory_does(any_database: str) -> None:
-    table = StoreTable(any_database)
-    other = LabelJoin(1, max_spilled=5)
-    for i in range(4):
-        other.observe(f"id{i}", i, None)
-    with table.store.transaction() as tx:
-        tx.put_spilled("s", other.unwritten(), 0)  # the same ids in another lane
-    seed = [
-        (f"id{n * 7 % 11}", "yz"[n % 2] if n % 3 else None, n % 5 / 2, n % 4 > 1)
-        for n in range(200)
-    ]
-    limits: dict[str, Any] = {"max_pending": 2, "max_spilled": 5, "recall": 3, "max_age_s": 30.0}
-    for cuts in (["write"], ["", "batch", "write", "", "restart"]):
-        expected = feed(LabelJoin(**limits), seed, cuts, MemoryTable(), **limits)
-        found = feed(LabelJoin(**limits), seed, cuts, table, **limits)
+def test_the_store_keeps_no_more_than_there_is_room_for(any_database: str) -> None:
+    table = StoreTable(Store(any_database, lambda: 0.0))
+    join = LabelJoin(1, max_spilled=2, max_age_s=DAY)
+    for i in range(6):
+        join.observe(f"id{i}", i, None, float(i))
+    table.write(join)
+    assert sorted(entry.id for entry in table.find([f"id{i}" for i in range(6)])) == ["id3", "id4"]
+    assert join.oldest_time == 3.0
+    assert join.counted() == {Ended.GIVEN_UP: 3}
+    tell(join, 2 * DAY + 3.0)
+    table.write(join)
+    assert table.count() == {Side.OBSERVATION: 2}
+    tell(join, 2 * DAY + 3.5)
+    table.write(join)
+    assert table.count() == {Side.OBSERVATION: 1}
+    table.store.close()
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_the_store_does_what_its_twin_in_memory_does(
+    any_database: str, data: st.DataObject
+) -> None:
+    room, age = data.draw(st.tuples(st.integers(1, 3), st.integers(0, 5))), data.draw(AGES)
+    limits: dict[str, Any] = {"max_pending": room[0], "max_spilled": room[1], "max_age_s": age}
+    records, cuts = data.draw(RECORDS), data.draw(CUTS)
+    with closing(Store(any_database, lambda: 0.0)) as store:
+        # Every example has lanes of its own, with another one beside it that has the same ids.
+        lane = next(LANES)
+        twin, table, beside = MemoryTable(), StoreTable(store, lane), StoreTable(store, lane + 1)
+        expected = feed(LabelJoin(**limits), records, cuts, twin, **limits)
+        feed(LabelJoin(1, max_spilled=9), records, [], beside)
+        n_beside = beside.count()
+        found = feed(LabelJoin(**limits), records, cuts, table, **limits)
         assert told(found[0]) == told(expected[0])
         assert found[2] == expected[2]
-        assert {c.outcome for c in found[0]} >= {Outcome.JOINED, Outcome.EARLY, Outcome.CONFLICT}
-        with table.store.transaction() as tx:
-            tx.put_spilled(
-                "s",
-                replace(
-                    found[1].unwritten(),
-                    dropped=[r.id for r in table.find([f"id{n}" for n in range(11)])],
-                    put=[],
-                ),
-                3,
-            )
-    assert table.store.count_spilled("s", 0) == {Side.OBSERVATION: 3}
-    table.store.close()
+        assert sorted(map(str, table.find(twin.rows))) == sorted(map(str, twin.rows.values()))
+        assert table.count() == twin.count()
+        assert beside.count() == n_beside
