@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-postgres test-fast test-statistics check lint types imports docs bench-quick bench-verdict lock clean
+.PHONY: help setup demo test test-kafka test-postgres test-fast test-statistics check lint types imports docs bench-quick bench-verdict bench-stream bench-spread lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,12 @@ bench-quick: setup ## the benchmark's tables from few seeds (about five minutes)
 
 bench-verdict: setup ## the benchmark with all seeds (hours); goes on where it was cut
 	$(BIN)/python -m benchmarks.verdict $(BENCH_ARGS)
+
+bench-stream: setup ## rate, latency and memory on a real broker (about half an hour; nothing else may run)
+	$(BIN)/python -m benchmarks.stream $(BENCH_ARGS)
+
+bench-spread: setup ## a stream over several partitions beside the same one in one (hours; goes on where it was cut)
+	$(BIN)/python -m benchmarks.spread $(BENCH_ARGS)
 
 lock: ## resolve the newest versions into requirements.txt (then run make check)
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock

@@ -160,7 +160,7 @@ class SourceSettings(Section):
     )
     group_id: Text = Field(
         default="shiftwatch",
-        description="Kafka: the consumer group; it must have no other members.",
+        description="Kafka: the consumer group, in which the processes share the partitions.",
     )
     group_instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
         default=None,
