@@ -349,7 +349,7 @@ class ConfluentMember:
             "allow.auto.create.topics": False,
             "session.timeout.ms": settings.session_timeout_ms,
             "heartbeat.interval.ms": min(3000, settings.session_timeout_ms // 3),
-            "max.poll.interval.ms": max(settings.session_timeout_ms, 60_000),
+            "max.poll.interval.ms": settings.session_timeout_ms,
             "partition.assignment.strategy": "cooperative-sticky",
             "error_cb": self._reports,
             "on_commit": self._on_commit,

@@ -244,7 +244,7 @@ class KafkaPythonMember:
                 allow_auto_create_topics=False,
                 session_timeout_ms=settings.session_timeout_ms,
                 heartbeat_interval_ms=min(3000, settings.session_timeout_ms // 3),
-                max_poll_interval_ms=max(settings.session_timeout_ms, 60_000),
+                max_poll_interval_ms=settings.session_timeout_ms,
                 partition_assignment_strategy=(CooperativeStickyAssignor,),
             )
             self._consumer.subscribe([topic], listener=_Listener(self._consumer, listener))

@@ -187,6 +187,9 @@ class LabelJoin:
         within twice this time is known to be too late.
     recall
         Labelled observations to recognise again; `max_pending` if None.
+    from_first_label
+        Spill observations only once a label has come by itself, so that a stream whose labels never
+        do pays nothing for it.
     """
 
     def __init__(
@@ -196,6 +199,7 @@ class LabelJoin:
         max_spilled: int = 0,
         max_age_s: float = math.inf,
         recall: int | None = None,
+        from_first_label: bool = False,
     ) -> None:
         if max_pending < 1:
             raise ValueError(f"max_pending must be positive, got {max_pending}")
@@ -203,6 +207,7 @@ class LabelJoin:
         self.max_spilled = max_spilled
         self.max_age_s = max_age_s
         self._recall = max_pending if recall is None else recall
+        self._is_labelled = not from_first_label
         self._waiting: OrderedDict[str, int] = OrderedDict()
         self._times: dict[str, float] = {}  # of those that wait, in the same order
         self._early: OrderedDict[str, tuple[str, float]] = OrderedDict()
@@ -304,6 +309,7 @@ class LabelJoin:
     def label(self, id_: str, label: str, newest_index: int, time: float = math.nan) -> Change:
         """Take a label that came by itself."""
         self._tick(time)
+        self._is_labelled = True
         index = self._waiting.get(id_)
         if index is not None and not self._is_old(began := self._times[id_], 2):
             if self._is_old(began):
@@ -412,7 +418,7 @@ class LabelJoin:
         return self._end(id_), self._spill(entry)
 
     def _spill(self, entry: Spilled) -> Spilled | None:
-        if not self.max_spilled:
+        if not self.max_spilled or not self._is_labelled:
             self._give_up(entry.side)
             return None
         self._numbers[entry.side] += 1
@@ -493,6 +499,7 @@ class LabelJoin:
             ],
             "done": [list(self._done), list(self._done.values())],
             "clock": [self._clock, self._last_time],
+            "is_labelled": self._is_labelled,
             "numbers": [self._numbers[side] for side in Side],
         }
 
@@ -506,6 +513,7 @@ class LabelJoin:
         self._early = OrderedDict(zip(ids, early, strict=True))
         self._done = OrderedDict(zip(*state["done"], strict=True))
         self._clock, self._last_time = state["clock"]
+        self._is_labelled = state["is_labelled"]
         self._numbers = dict(zip(Side, state["numbers"], strict=True))
         self._n_spilled = {side: (n_spilled or {}).get(side, 0) for side in Side}
         self._changed.clear()

@@ -136,6 +136,7 @@ class Monitor:
             max_spilled=labels.max_spilled if spills else 0,
             max_age_s=math.inf if joined_before else labels.max_age_s,
             recall=0 if joined_before else None,
+            from_first_label=not labels.spill_from_start,
         )
         self.n_seen = 0
         self.n_labelled = 0

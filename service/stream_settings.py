@@ -94,6 +94,11 @@ class LabelSettings(Section):
         description="Of the observations and of the labels that went to the store, in each lane, "
         "the newest that can still meet; 0 to keep none there.",
     )
+    spill_from_start: bool = Field(
+        default=False,
+        description="Send observations to the store also before a label has ever come by itself; "
+        "only for streams whose very first label comes more than max_pending observations late.",
+    )
     max_age_s: float = Field(
         default=2_592_000.0,
         gt=0,

@@ -139,7 +139,10 @@ def live(
         log.append((topic, 0, b"end", end))
     turn = random.Random(seed)
     settings = document(servers, topics, folder, merge_wait_ms=600_000)
-    settings["streams"][0]["labels"] = {"max_pending": max_pending}
+    settings["streams"][0]["labels"] = {
+        "max_pending": max_pending,
+        "spill_from_start": True,
+    }
     with opened(settings) as (pipeline, store):
         while any(left.values()):
             topic = turn.choice([t for t, log in left.items() if log])

@@ -540,3 +540,19 @@ def test_the_store_does_what_its_twin_in_memory_does(
         assert sorted(map(str, table.find(twin.rows))) == sorted(map(str, twin.rows.values()))
         assert table.count() == twin.count()
         assert beside.count() == n_beside
+
+
+def test_nothing_is_spilled_before_the_first_label_that_comes_by_itself() -> None:
+    join = LabelJoin(2, max_spilled=100, from_first_label=True)
+    for k in range(5):
+        join.observe(f"e{k}", k, None)
+    join.observe("inline", 5, "1")
+    assert join.n_spilled[Side.OBSERVATION] == 0
+    join.label("e4", "1", 5)
+    for k in range(6, 10):
+        join.observe(f"e{k}", k, None)
+    assert join.n_spilled[Side.OBSERVATION] == 3
+    copy = LabelJoin(2, max_spilled=100, from_first_label=True)
+    copy.restore(join.snapshot(), join.n_spilled)
+    copy.observe("e10", 10, None)
+    assert copy.n_spilled[Side.OBSERVATION] == 4

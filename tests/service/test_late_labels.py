@@ -86,7 +86,7 @@ def run(
     state.
     """
     fuse = fuse or Fuse(None)
-    settings = settings_of(folder, labels=labels, **(stream or {}))
+    settings = settings_of(folder, labels={"spill_from_start": True, **labels}, **(stream or {}))
     checkpoint = settings.checkpoint.model_copy(update={"every_records": every})
     settings = settings.model_copy(update={"checkpoint": checkpoint})
     while True:
@@ -264,7 +264,7 @@ def pipeline_of(
     registry: CollectorRegistry,
     **labels: Any,
 ) -> Pipeline:
-    settings = settings_of(folder, labels=labels)
+    settings = settings_of(folder, labels={"spill_from_start": True, **labels})
     return Pipeline(
         settings,
         ListSource(list(records)),

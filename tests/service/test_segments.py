@@ -305,7 +305,7 @@ MUDDLED = {
 
 @pytest.mark.parametrize("max_pending", [10_000, 100])
 def test_whatever_becomes_of_labels_the_cuts_and_restarts_change_nothing(max_pending: int) -> None:
-    own = settings(**MUDDLED, labels={"max_pending": max_pending})
+    own = settings(**MUDDLED, labels={"max_pending": max_pending, "spill_from_start": True})
     taken = muddled()
     rng = np.random.default_rng(0)
     cuts = [
@@ -328,7 +328,9 @@ def test_whatever_becomes_of_labels_the_cuts_and_restarts_change_nothing(max_pen
 
 @pytest.mark.parametrize("max_pending", [10_000, 40])
 def test_segments_tell_of_the_same_labels_as_the_stream(max_pending: int) -> None:
-    stream = stream_of(settings(**MUDDLED, labels={"max_pending": max_pending}))
+    stream = stream_of(
+        settings(**MUDDLED, labels={"max_pending": max_pending, "spill_from_start": True})
+    )
     taken = muddled(1200)
     camera: dict[int, str] = {}
     joined: dict[str, int] = {}
