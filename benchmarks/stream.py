@@ -373,6 +373,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The stream benchmark.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the records")
     parser.add_argument("--parts", default="rate,latency,memory", help="which of the three")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the rates")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
     options = parser.parse_args()
     share = 10 if options.quick else 1
@@ -388,7 +389,7 @@ def main() -> None:
     parts = options.parts.split(",")
     with running_broker() as servers:
         if "rate" in parts:
-            rounds = 1 if options.quick else ROUNDS
+            rounds = 1 if options.quick else options.rounds
             results["rate"] = Rates(servers, 200_000 // share).measure(rounds)
         if "latency" in parts:
             results["latency"] = measure_latency(servers, 200 // share, 2000.0)

@@ -219,6 +219,7 @@ class LabelJoin:
         self._at_hand: dict[str, Spilled] = {}
         self._oldest: Floor | None = None
         self._counted: Counter[Outcome | Ended] = Counter()
+        self._n_given_up = 0
         self._n_joined = 0
         self._n_read = 0
         # Waits that end in an event which is not read yet: its number, and the observation.
@@ -258,6 +259,9 @@ class LabelJoin:
     def counted(self) -> Counter[Outcome | Ended]:
         """What happened besides the outcomes that the changes tell, since this was last asked."""
         counted, self._counted = self._counted, Counter()
+        if self._n_given_up:
+            counted[Ended.GIVEN_UP] += self._n_given_up
+            self._n_given_up = 0
         return counted
 
     def read(self) -> None:
@@ -419,7 +423,10 @@ class LabelJoin:
 
     def _spill(self, entry: Spilled) -> Spilled | None:
         if not self.max_spilled or not self._is_labelled:
-            self._give_up(entry.side)
+            if entry.side is Side.OBSERVATION:
+                self._n_given_up += 1  # for each observation of a stream without labels
+            else:
+                self._give_up(entry.side)
             return None
         self._numbers[entry.side] += 1
         self._n_spilled[entry.side] += 1
@@ -520,6 +527,7 @@ class LabelJoin:
         self._at_hand.clear()
         self._oldest = None
         self._counted.clear()
+        self._n_given_up = 0
         self._n_joined = self._n_read = 0
         self._ending.clear()
 
