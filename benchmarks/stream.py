@@ -303,7 +303,7 @@ def _latencies(servers: str, n_streams: int, rate: float, *, has_labels: bool) -
 
 def measure_memory(servers: str, n: int) -> dict[str, Any]:
     """Resident memory while the service reads `n` records."""
-    topic = new_topic(servers, "memory", partitions=len(STREAMS), retention_bytes=1 << 29)
+    topic = new_topic(servers, "memory", partitions=len(STREAMS))
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory() as folder:
         document = settings_of(servers, topic, folder, CLIENTS[1], STREAMS)
@@ -338,8 +338,8 @@ def measure_memory(servers: str, n: int) -> dict[str, Any]:
     }
 
 
-MEMORY_RATE = 15_000.0
-"""Records a second that are written while the memory is watched: as many as are read."""
+MEMORY_RATE = 20_000.0
+"""Records a second that are written while the memory is watched: more than are read."""
 
 
 def draw_memory(memory: Mapping[str, Any], path: Path) -> None:
@@ -392,7 +392,7 @@ def main() -> None:
             rounds = 1 if options.quick else options.rounds
             results["rate"] = Rates(servers, 200_000 // share).measure(rounds)
         if "latency" in parts:
-            results["latency"] = measure_latency(servers, 200 // share, 2000.0)
+            results["latency"] = measure_latency(servers, 50 // share, 200.0)
         if "memory" in parts:
             results["memory"] = measure_memory(servers, 5_000_000 // share)
     options.out.mkdir(parents=True, exist_ok=True)
