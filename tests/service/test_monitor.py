@@ -242,19 +242,22 @@ def test_labels_are_asked_for_as_far_as_events_were_read_wherever_batches_end() 
     assert later & set(found.explanation["label_queries"])
 
 
+SPILLING = {"max_pending": 1, "spill_from_start": True}
+
+
 @pytest.mark.parametrize("is_repaired", [False, True])
 @pytest.mark.parametrize("restarts", [False, True])
 def test_what_was_served_before_a_repair_tells_nothing_of_the_new_champion(
     is_repaired: bool, restarts: bool
 ) -> None:
-    monitor = monitor_of(Problem.X_TO_Y, spills=True, labels={"max_pending": 1})
+    monitor = monitor_of(Problem.X_TO_Y, spills=True, labels=SPILLING)
     raw = dict.fromkeys(NAMES, 0.0)
     monitor.update([Arrival(("t", 0, n), f"e{n}", "", raw, None, "1") for n in range(3)])
     if is_repaired:
         monitor.repaired("tested only")
     if restarts:
         spilled = monitor.waiting.unwritten().put
-        other = monitor_of(Problem.X_TO_Y, spills=True, labels={"max_pending": 1})
+        other = monitor_of(Problem.X_TO_Y, spills=True, labels=SPILLING)
         other.restore(loads(dumps(monitor.snapshot())), {Side.OBSERVATION: len(spilled)})
         other.waiting.at_hand(spilled)
         monitor = other
