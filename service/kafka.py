@@ -286,8 +286,11 @@ class KafkaSource:
         return {at: b.first if policy == "earliest" else b.end for at, b in bounds.items()}
 
     def _forget(self, lanes: Collection[int]) -> None:
-        if not any(self._merges.pop(lane, None) for lane in list(lanes)):
+        known = self._merges.keys() & set(lanes)
+        if not known:
             return
+        for lane in known:
+            del self._merges[lane]
         self._next = {at: n for at, n in self._next.items() if at[1] not in lanes}
         self._read_from_here()
 

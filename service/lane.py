@@ -115,10 +115,12 @@ class Lane:
 
         Nothing has changed when this raises.
         """
-        by_stream, refused = self._decode(records)
+        by_stream, refused, ignored = self._decode(records)
         for name, decoded in by_stream.items():
             self.open(name).look_up(decoded)
         unwritten = self.unwritten
+        for reason, n in ignored.items():
+            self._metrics.records_ignored.labels(reason).inc(n)
         for record, error in refused:
             self._refuse(record, error)
         for record in records:
@@ -142,7 +144,8 @@ class Lane:
 
     def _decode(
         self, records: Sequence[Record]
-    ) -> tuple[dict[str, list[Decoded]], list[tuple[Record, DecodeError]]]:
+    ) -> tuple[dict[str, list[Decoded]], list[tuple[Record, DecodeError]], Counter[str]]:
+        """Records by their stream, those that are refused, and how many are ignored, by reason."""
         by_stream: dict[str, list[Decoded]] = {}
         refused: list[tuple[Record, DecodeError]] = []
         ignored: Counter[str] = Counter()
@@ -163,9 +166,7 @@ class Lane:
             else:
                 what = f"stream: {body.stream!r} is not configured"
                 refused.append((record, DecodeError("unknown_stream", what, record)))
-        for reason, n in ignored.items():
-            self._metrics.records_ignored.labels(reason).inc(n)
-        return by_stream, refused
+        return by_stream, refused, ignored
 
     def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
         self._metrics.dead_letters.labels(error.reason).inc()

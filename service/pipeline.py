@@ -115,6 +115,8 @@ class Pipeline:
         self._idle = threading.Event()
         self._written_at = monotonic()
         self._store_trouble = Trouble(monotonic)
+        self._decoder_trouble = Trouble(monotonic)
+        self._finished: Finished | None = None
         self._settings_of = {s.name: s for s in settings.streams}
         self.lanes: dict[int, Lane] = {}
         self._n_lanes = 1
@@ -151,7 +153,8 @@ class Pipeline:
         try:
             taken = [self._take_over(number, everything=total == 1) for number in lanes]
         except (StoreError, TemporaryError) as error:
-            self.metrics.store_errors.inc(isinstance(error, StoreError))
+            if isinstance(error, StoreError):
+                self.metrics.store_errors.inc()
             raise NotNowError(str(error)) from error
         offsets: dict[Partition, int] = {}
         for lane, of_lane in taken:
@@ -203,7 +206,7 @@ class Pipeline:
         mine = [self.lanes[n] for n in lanes if n in self.lanes]
         try:
             self._write(mine)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             log.warning("lanes left unwritten", lanes=sorted(lanes), reason=str(error))
         self.lost(lanes)
 
@@ -318,27 +321,48 @@ class Pipeline:
         found = self.source.poll(room, timeout_s)
         self._kept.extend(found)  # of a new list, if lanes went away meanwhile
         records = bool(self._kept)
+        self._unless_away(self._take_kept)
+        self._close_by_hand()
+        self._unless_away(self._end_job)
+        self._write_if_due()
+        self._unless_away(self._start_job)
+        busy = self._finished is not None or (self.jobs is not None and self.jobs.is_busy)
+        waits = self._store_trouble.lasts or self._decoder_trouble.lasts
+        if waits or (busy and not records):
+            self._idle.wait(timeout_s)
+        return bool(records or busy or waits) or not self.source.exhausted
+
+    def _unless_away(self, work: Callable[[], None]) -> None:
+        """Do what may need the store, if it is there; what cannot be done is done later."""
+        if self._store_trouble.lasts:
+            return
         try:
-            self._adopt_if_assigned()
-            if not self._store_trouble.lasts:
-                self._take()
+            work()
         except StoreError as error:
             self._met(error)
+
+    def _take_kept(self) -> None:
+        """Take the records; those that cannot be decoded yet are kept, and decoded again."""
+        self._adopt_if_assigned()
+        if not self._decoder_trouble.may_try:
+            return
+        try:
+            self._take()
         except TemporaryError as error:
-            # The records are kept, and decoded again when it may answer.
-            log.warning("waiting", reason=str(error))
-            self._idle.wait(min(error.after_s, timeout_s))
-        self._close_by_hand()
-        finished = self.jobs.poll() if self.jobs else None
-        if finished is not None:
-            self._repair(finished)
-        self._write_if_due()
+            self._decoder_trouble.met(error)
+        else:
+            self._decoder_trouble.over()
+
+    def _end_job(self) -> None:
+        if self.jobs is not None:
+            self._finished = self._finished or self.jobs.poll()
+        if self._finished is not None:
+            self._repair(self._finished)
+            self._finished = None
+
+    def _start_job(self) -> None:
         if self.jobs is not None:
             self.jobs.start_next(self.lanes.keys())
-        busy = self.jobs is not None and self.jobs.is_busy
-        if (busy or self._store_trouble.lasts) and not records:
-            self._idle.wait(timeout_s)
-        return bool(records or busy or self._store_trouble.lasts) or not self.source.exhausted
 
     @property
     def jobs_pending(self) -> bool:
@@ -491,8 +515,8 @@ class Pipeline:
     def _adopt_if_assigned(self) -> None:
         """Before its first record a lane is brought to the champion that holds now."""
         if self._is_assigned:
-            self._is_assigned = False
             self._adopt_champions()
+            self._is_assigned = False
             self._read_parts()
 
     def _adopt_champions(self) -> None:

@@ -11,6 +11,7 @@ import gzip
 import os
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,7 @@ class Source(Protocol):
         ...
 
 
-class OneLane:
+class OneLane(ABC):
     """What sources with a single lane have in common; they belong to one process."""
 
     def start(self, owner: Owner) -> None:
@@ -147,9 +148,9 @@ class OneLane:
         """Stop: there is no other lane to go on with."""
         raise SourceError(f"lane {lane}: another process reads the source into the same store")
 
+    @abstractmethod
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Go to these offsets."""
-        raise NotImplementedError
 
     def lags(self) -> Mapping[Partition, int]:
         """Nothing by partition."""

@@ -290,6 +290,7 @@ def test_lanes_are_shared_out_over_processes_and_come_back(servers: str, open_so
     members[second] = two
     drive(members, lambda: len(one.lanes) == 2 and len(two.lanes) == 2)
     assert one.lanes | two.lanes == {0, 1, 2, 3}
+    assert set(first._merges) == one.lanes
     send(400, 400)
     drive(members, lambda: sum(store.values()) == 1600)
     kept = set(two.lanes)

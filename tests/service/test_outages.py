@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.incidents import Incident
+from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
@@ -179,3 +180,27 @@ def test_a_full_disk_of_the_dead_letters_is_waited_for(
     assert found == whole
     assert n >= 3
     assert letters.read_text().count("not_json") == 1
+
+
+class JobsAway(Jobs):
+    """Jobs whose store is away at the first attempts to start one."""
+
+    n = 0
+
+    def start_next(self, lanes: Collection[int]) -> None:
+        self.n += 1
+        if self.n < 3:
+            raise StoreError("away")
+        super().start_next(lanes)
+
+
+def test_a_store_that_is_away_when_a_training_is_to_start_is_waited_for(
+    whole: tuple[list[Incident], dict[str, Any]], tmp_path: Path
+) -> None:
+    def with_jobs(pipeline: Pipeline, store: Store) -> None:
+        if pipeline.jobs is None:
+            settings = pipeline.settings
+            pipeline.jobs = JobsAway(store, pipeline.registry, settings, tmp_path / "jobs")
+
+    found = run(tmp_path, lambda url: Store(url, lambda: 0.0), with_jobs)
+    assert found == whole
