@@ -341,6 +341,8 @@ class ConfluentMember:
         self._answers: list[KafkaError | None] = []
         self._has_joined = False
         self._was_lost = False
+        self._has_nothing = False
+        self._is_static = settings.group_instance_id is not None
         self._config = connection_config(settings) | {
             "group.id": settings.group_id,
             "enable.auto.commit": False,
@@ -354,20 +356,23 @@ class ConfluentMember:
             "error_cb": self._reports,
             "on_commit": self._on_commit,
         }
-        if settings.group_instance_id is not None:
+        if self._is_static:
             self._config["group.instance.id"] = settings.group_instance_id
         with _translated():
             self._consumer = self._join()
 
     def _join(self) -> Consumer:
         consumer = Consumer(self._config, logger=logging.getLogger("confluent_kafka"))
+        self._subscribe(consumer)
+        return consumer
+
+    def _subscribe(self, consumer: Consumer) -> None:
         consumer.subscribe(
             [self._topic],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
-        return consumer
 
     def poll(self, timeout_s: float) -> None:
         """Take part in the group."""
@@ -379,6 +384,12 @@ class ConfluentMember:
                 self._consumer.close()
                 self._consumer = self._join()
                 self._was_lost = False
+            elif self._has_nothing:
+                # A static member that comes back is given what it had: nothing, if it was killed
+                # before the group was formed. To join once more has that done again.
+                self._has_nothing = False
+                self._consumer.unsubscribe()
+                self._subscribe(self._consumer)
         error = None if message is None else message.error()
         # Of its paused partitions it needs to know nothing.
         if error is not None and message is not None and message.partition() is None:
@@ -418,6 +429,7 @@ class ConfluentMember:
         # With an offset, or the client would look for the group's.
         consumer.incremental_assign([TopicPartition(at.topic, at.partition, 0) for at in assigned])
         consumer.pause(assigned)
+        self._has_nothing = self._is_static and not self._has_joined and not assigned
         self._has_joined = True
         self._listener.assigned({at.partition for at in assigned})
 

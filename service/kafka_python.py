@@ -10,6 +10,7 @@ from typing import Any
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 
 from service.kafka_client import (
     AwayError,
@@ -232,6 +233,9 @@ class KafkaPythonMember:
     """A consumer that only belongs to the group: its partitions are paused from the beginning."""
 
     def __init__(self, settings: SourceSettings, topic: str, listener: GroupListener) -> None:
+        self._topic = topic
+        self._is_static = settings.group_instance_id is not None
+        self._joined_with: frozenset[int] | None = None
         config = connection_config(settings)
         with _translated():
             self._consumer = KafkaConsumer(
@@ -247,6 +251,8 @@ class KafkaPythonMember:
                 max_poll_interval_ms=settings.session_timeout_ms,
                 partition_assignment_strategy=(CooperativeStickyAssignor,),
             )
+            # What a leader does not know of its topic it gives to nobody.
+            self._consumer.partitions_for_topic(topic)
             self._consumer.subscribe([topic], listener=_Listener(self._consumer, listener))
 
     def poll(self, timeout_s: float) -> None:
@@ -254,11 +260,25 @@ class KafkaPythonMember:
         # Of an assignment that was just made there may be no offset yet; none is needed.
         with _translated(), suppress(kafka_errors.NoOffsetForPartitionError):
             self._consumer.poll(int(timeout_s * 1000))
+        self._join_again_if_needed()
+
+    def _join_again_if_needed(self) -> None:
         # kafka-python 3.0.12 forgets that it is joining when a poll ends between the answer to
         # JoinGroup and the one to SyncGroup: it would never have partitions.
         coordinator = self._consumer._coordinator
-        if coordinator.rejoining and not coordinator.need_rejoin():
+        if coordinator.need_rejoin():
+            return
+        if coordinator.rejoining:
             coordinator.request_rejoin()
+        elif self._is_static and coordinator.state is MemberState.STABLE:
+            # A static member that comes back is given what it had, which is nothing if it was
+            # killed too early, and is not told that it leads: nobody watches for new partitions.
+            known = frozenset(coordinator._metadata_snapshot.get(self._topic) or ())
+            is_first = self._joined_with is None
+            if known and known != self._joined_with:
+                self._joined_with = known
+                if not is_first or not self._consumer.assignment():
+                    coordinator.request_rejoin()
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Write offsets to the broker."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
+from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
 from service.kafka import KafkaSource
 from service.records import Record
@@ -308,11 +312,13 @@ def test_two_processes_of_one_name_are_refused(servers: str, open_source: Open) 
     first, second = (Desk(), Desk())
     members = {open_source(topic, desk=first, group_instance_id="same"): first}
     drive(members, lambda: len(first.lanes) == 2)
-    members[open_source(topic, desk=second, group_instance_id="same")] = second
-    drive(members, lambda: len(second.lanes) == 2)
-    produce_values(servers, topic, values(5))
+    later = open_source(topic, desk=second, group_instance_id="same")
+    # The broker takes the newer for the process started again.
     with pytest.raises(SourceError, match=r"group 'g-.*': .*same"):
         drive(members, lambda: False)
+    produce_values(servers, topic, values(5))
+    drive({later: second}, lambda: sum(second.offsets.values()) == 5)
+    assert second.lanes == {0, 1}
 
 
 def test_a_restart_under_the_same_name_moves_nothing(servers: str, open_source: Open) -> None:
@@ -330,6 +336,57 @@ def test_a_restart_under_the_same_name_moves_nothing(servers: str, open_source: 
     drive(members, lambda: len(again.lanes) == 2)
     assert again.lanes == before
     assert len(two.lanes) == 2
+
+
+class AssignsNothing(CooperativeStickyAssignor):
+    """What a leader makes of a group whose topic it has not heard of yet."""
+
+    def assign(self, cluster: Any, members: Any) -> Any:
+        given = super().assign(cluster, members)
+        return {name: ConsumerProtocolAssignment(0, [], b"") for name in given}
+
+
+def test_a_process_gets_its_lanes_though_the_one_before_was_killed_while_it_joined(
+    servers: str, open_source: Open
+) -> None:
+    topic = new_topic(servers, "events", 2)
+    group = f"{topic}-group"
+    with closing(
+        KafkaConsumer(
+            bootstrap_servers=servers,
+            group_id=group,
+            group_instance_id="one",
+            session_timeout_ms=60_000,
+            partition_assignment_strategy=(AssignsNothing,),
+        )
+    ) as before:
+        before.subscribe([topic])
+        until = time.monotonic() + DEADLINE_S
+        while before._coordinator.state is not MemberState.STABLE:
+            assert time.monotonic() < until
+            before.poll(100)
+        assert not before.assignment()
+    # A static member does not leave: the broker keeps what it was given for the next of its name.
+    desk = Desk()
+    source = open_source(topic, desk=desk, group_id=group, group_instance_id="one")
+    drive({source: desk}, lambda: desk.lanes == {0, 1})
+
+
+def test_a_process_that_finds_no_lane_left_takes_over_from_one_that_is_gone(
+    servers: str, open_source: Open
+) -> None:
+    topic = new_topic(servers, "events", 1)
+    one, two = Desk(), Desk()
+    members = {open_source(topic, desk=one, group_instance_id="one"): one}
+    drive(members, lambda: one.lanes == {0})
+    members[open_source(topic, desk=two, group_instance_id="two")] = two
+    until = time.monotonic() + 3.0
+    drive(members, lambda: time.monotonic() > until)
+    assert (one.lanes, two.lanes) == ({0}, set())
+    first = next(iter(members))
+    first.close()
+    del members[first]
+    drive(members, lambda: two.lanes == {0})
 
 
 def test_a_store_that_cannot_be_asked_is_asked_again(servers: str, open_source: Open) -> None:

@@ -84,8 +84,9 @@ def add_partition(servers: str, topic: str, total: int) -> None:
         admin.create_partitions({topic: NewPartitions(total)})
 
 
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["", "restarted"])
 def test_a_partition_that_is_added_becomes_a_lane_once_all_topics_have_it(
-    servers: str, open_source: Open
+    servers: str, open_source: Open, *, is_restarted: bool
 ) -> None:
     features, labels = new_topic(servers, "features", 1), new_topic(servers, "labels", 1)
 
@@ -103,10 +104,16 @@ def test_a_partition_that_is_added_becomes_a_lane_once_all_topics_have_it(
         return lambda: sum(desk.offsets.values()) == n
 
     desk = Desk()
-    source = open_source(features, labels, desk, metadata_max_age_ms=200)
-    members: dict[KafkaSource, Desk] = {source: desk}
+    more = {"metadata_max_age_ms": 200, "group_instance_id": "one"}
+    members: dict[KafkaSource, Desk] = {open_source(features, labels, desk, **more): desk}
     send(0, 0)
     drive(members, is_read(20))
+    if is_restarted:  # the broker gives it what it had, and does not tell it that it leads
+        [source] = members
+        source.close()
+        desk.lanes.clear()
+        members = {open_source(features, labels, desk, **more): desk}
+        drive(members, lambda: desk.lanes == {0})
     with structlog.testing.capture_logs() as logs:
         add_partition(servers, features, 2)
         drive(members, lambda: any(e.get("not_in_all") == [1] for e in logs))
