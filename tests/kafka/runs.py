@@ -105,6 +105,11 @@ def opened(settings: Mapping[str, Any]) -> Iterator[tuple[Pipeline, Store]]:
         store.close()
 
 
+def n_stored(store: Store) -> int:
+    """Records behind the store's offsets."""
+    return sum(store.offsets().values())
+
+
 def step_until(pipeline: Pipeline, is_done: Callable[[], bool]) -> None:
     until = time.monotonic() + DEADLINE_S
     while not is_done():

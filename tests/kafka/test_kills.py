@@ -14,10 +14,16 @@ from service import checkpoint
 from service.store import Store
 from tests.kafka.broker import new_topic, produce
 from tests.kafka.lives import Life
-from tests.kafka.runs import Topics, document, incidents, opened, step_until
+from tests.kafka.runs import Topics, document, incidents, n_stored, opened, step_until
 
 N_KILLS = 100
 N = 2500
+CHANGE = 700
+"""Where less than half of the lives have been, so that kills fall into every phase."""
+MOST = 60
+"""Records that a life may store before it is killed: a hundred such lives do not read all."""
+WAIT_S = 60.0
+"""Only ever reached by a failure."""
 
 
 def is_equal(a: Any, b: Any) -> bool:
@@ -35,28 +41,32 @@ def test_killed_at_a_hundred_random_instants_it_ends_as_if_nothing_had_happened(
     servers: str, tmp_path: Path
 ) -> None:
     topics = Topics(new_topic(servers, "features"), new_topic(servers, "labels"))
-    # The change comes in the middle, so that kills fall into every phase.
-    messages = topics.messages(N, at=N // 2)
+    messages = topics.messages(N, at=CHANGE)
     produce(servers, messages)
     settings = document(
         servers, topics, tmp_path / "killed", max_poll_records=5, group_instance_id="one"
     )
     turn = random.Random(11)
-    done = []
+    done = [0]
     with closing(Store(settings["store"]["url"], time.time)) as store:
         for n in range(N_KILLS):
             life = Life(settings)
+            goal, limit_s = done[-1] + turn.randint(0, MOST), WAIT_S
             if n % 5:
-                life.wait_until_begun(60.0)
-                time.sleep(turn.uniform(0.0, 0.2))
+                life.wait_until_begun(WAIT_S)
             else:  # while it takes the lane over
-                time.sleep(turn.uniform(0.0, 0.6))
+                limit_s = turn.uniform(0.0, 0.6)
+            until = time.monotonic() + limit_s
+            while n_stored(store) < goal and time.monotonic() < until:
+                time.sleep(0.002)
+            time.sleep(turn.uniform(0.0, 0.03))
             life.kill()
-            done.append(sum(store.offsets().values()))
-    assert len(set(done)) > N_KILLS // 3, done
-    assert done[-1] < len(messages), "it was done before the last kill"
+            done.append(n_stored(store))
+            assert n % 5 == 0 or done[-1] >= goal, f"kill {n}: nothing more in {WAIT_S} s: {done}"
+    assert len(set(done)) > N_KILLS // 2, done
+    assert done[N_KILLS // 4] < 2 * CHANGE < done[-1] < len(messages), done
     with opened(settings) as (pipeline, store):
-        step_until(pipeline, lambda: sum(store.offsets().values()) == len(messages))
+        step_until(pipeline, lambda: n_stored(store) == len(messages))
         found, state = incidents(store), store.state("s")
     with opened(document(servers, topics, tmp_path / "whole")) as (pipeline, store):
         step_until(pipeline, lambda: pipeline.n_records >= len(messages))

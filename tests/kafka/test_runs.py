@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.kafka.runs import (
     Topics,
     document,
     incidents,
+    n_stored,
     opened,
     run_whole,
     step_until,
@@ -36,9 +38,11 @@ def is_confirmed(found: list[Incident]) -> bool:
     return [str(i.state) for i in found if i.confirmed_at] == [str(IncidentState.CONFIRMED)]
 
 
-def n_stored(store: Store) -> int:
-    """Records behind the store's offsets."""
-    return sum(store.offsets().values())
+def ends(topics: Topics, messages: Sequence[Message]) -> list[Message]:
+    """A record behind the last one of each topic, without which that would wait for the other."""
+    assert topics.labels is not None
+    after = messages[-1][3] + 1
+    return [(topic, 0, b"end", after) for topic in (topics.features, topics.labels)]
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_incidents(
@@ -72,19 +76,20 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_incidents(
 def test_a_broker_that_is_away_for_a_while_changes_nothing(
     own_broker: Broker, servers: str, client: str, topics: Topics, tmp_path: Path
 ) -> None:
-    messages = topics.messages(N)
+    # Of now, and with a long wait for the other topic: both are written while they are read.
+    messages = topics.messages(N, start_ms=int(time.time() * 1000) - 10_000)
+    settings = document(servers, topics, tmp_path / "away", client=client, merge_wait_ms=600_000)
     produce(servers, messages[:1500])
-    with opened(document(servers, topics, tmp_path / "away", client=client)) as (pipeline, store):
-        step_until(pipeline, lambda: pipeline.n_records >= 900)
+    with opened(settings) as (pipeline, store):
+        step_until(pipeline, lambda: n_stored(store) >= 900)
         own_broker.stop()
         try:
             for _ in range(15):
                 assert pipeline.step(timeout_s=0.1)
         finally:
             own_broker.start()
-        produce(servers, messages[1500:])
-        step_until(pipeline, lambda: pipeline.n_records >= len(messages))
-        pipeline.write()
+        produce(servers, [*messages[1500:], *ends(topics, messages)])
+        step_until(pipeline, lambda: n_stored(store) >= len(messages))
         found = incidents(store)
     assert is_confirmed(found)
     assert found == run_whole(document(servers, topics, tmp_path / "whole"), len(messages))
@@ -133,10 +138,8 @@ def live(
     topics = Topics(new_topic(servers, "features"), new_topic(servers, "labels"))
     assert topics.labels is not None
     messages = topics.messages(n, start_ms=int(time.time() * 1000) - 10_000, delay=delay)
-    end = messages[-1][3] + 1
-    left = {t: [m for m in messages if m[0] == t] for t in (topics.features, topics.labels)}
-    for topic, log in left.items():  # without them the last records would wait
-        log.append((topic, 0, b"end", end))
+    written = [*messages, *ends(topics, messages)]
+    left = {t: [m for m in written if m[0] == t] for t in (topics.features, topics.labels)}
     turn = random.Random(seed)
     settings = document(servers, topics, folder, merge_wait_ms=600_000)
     settings["streams"][0]["labels"] = {
