@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# More processes than this only add the memory of one TensorFlow each.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-kafka test-postgres test-fast test-statistics check lint types imports docs bench-quick bench-verdict bench-stream bench-spread lock clean
@@ -24,8 +26,8 @@ $(STAMP): requirements.txt pyproject.toml
 demo: setup ## run the main job on embedded defaults (about four minutes)
 	$(BIN)/shiftwatch demo --exit-when-done $(DEMO_ARGS)
 
-test: setup ## all tests but those over hundreds of seeds and those with a broker
-	$(BIN)/python -m pytest -m "not statistical and not kafka" $(PYTEST_ARGS)
+test: setup ## all tests but those over hundreds of seeds and those with a broker, on all processors
+	$(BIN)/python -m pytest -m "not statistical and not kafka" $(PARALLEL) $(PYTEST_ARGS)
 
 test-kafka: setup ## the tests with a real broker (about eight minutes; Java 17 and Maven, or KAFKA_BOOTSTRAP_SERVERS)
 	$(BIN)/python -m pytest -m kafka tests/kafka $(PYTEST_ARGS)
@@ -37,7 +39,7 @@ test-statistics: setup ## promises over hundreds of seeds (about five minutes)
 	$(BIN)/python -m pytest -m statistical $(PYTEST_ARGS)
 
 test-fast: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not statistical and not kafka" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not statistical and not kafka" $(PARALLEL) $(PYTEST_ARGS)
 
 check: lint types imports test test-kafka ## what has to be green before a merge
 
