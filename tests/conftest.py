@@ -21,6 +21,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.postgres)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Binary parameters are not spelt out.
+
+    What is compressed holds the time, and processes that share the tests must name them alike.
+    """
+    if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()):
+        return "binary"
+    return None
+
+
 def _none(reason: object) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"no PostgreSQL to test with: {reason}")
