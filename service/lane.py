@@ -51,11 +51,21 @@ class Unwritten:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether people or a job wait for it."""
-        return bool(self.incidents or self.jobs or self.writes)
+        """Whether people or a job wait for it.
+
+        For what is less, nearly all of which are false suspicions, a state is not written.
+        """
+        return bool(self.jobs or self.writes or any(map(_is_news, self.incidents)))
 
     def __bool__(self) -> bool:
-        return bool(self.n_records or self.offsets or self.touched or self.is_urgent)
+        return bool(
+            self.n_records
+            or self.offsets
+            or self.touched
+            or self.incidents
+            or self.jobs
+            or self.writes
+        )
 
 
 class Lane:
@@ -291,7 +301,7 @@ class Lane:
         for incident in outcomes.incidents:
             unwritten.incidents.append(incident)
             unwritten.actions.extend(self._messages(incident))
-            if incident.state is not IncidentState.SUSPECTED or not incident.evidence:
+            if not _has_decided_nothing(incident):
                 log.info(
                     f"incident {incident.state}",
                     stream=incident.stream,
@@ -320,8 +330,8 @@ class Lane:
 
     def _messages(self, incident: Incident) -> list[Action]:
         """The messages about an incident's new state: one for each endpoint, and for the topic."""
-        if incident.state is IncidentState.SUSPECTED and incident.evidence:
-            return []  # a look that decided nothing
+        if _has_decided_nothing(incident):
+            return []
         event = f"incident.{incident.state}"
         is_folded = incident.state is IncidentState.FOLDED
         document = incident.to_json()
@@ -345,6 +355,16 @@ class Lane:
             )
             for name, kind in kinds.items()
         ]
+
+
+def _has_decided_nothing(incident: Incident) -> bool:
+    """Whether it is as a look left it that goes on."""
+    return incident.state is IncidentState.SUSPECTED and bool(incident.evidence)
+
+
+def _is_news(incident: Incident) -> bool:
+    """Whether anybody has to know of it at once."""
+    return incident.state is not IncidentState.DISMISSED and not _has_decided_nothing(incident)
 
 
 def _is_of(incident: Incident, confirmed: Incident) -> bool:

@@ -411,13 +411,17 @@ class Pipeline:
     # -- checkpoint ----------------------------------------------------------------------------
 
     def _write_if_due(self) -> None:
+        lanes = list(self.lanes.values())
         if self._store_trouble.lasts:
             if not self._store_trouble.may_try:
                 return
         elif not self._write_due():
-            return
+            # Only what somebody waits for: a lane's states are some megabytes.
+            lanes = [lane for lane in lanes if lane.unwritten.is_urgent]
+            if not lanes:
+                return
         try:
-            self.write()
+            self._write_out(lanes)
         except (StoreError, OSError) as error:
             # What is not written stays in memory, and nothing more is taken until it is.
             self._met(error)
@@ -431,8 +435,6 @@ class Pipeline:
 
     def _write_due(self) -> bool:
         pending = [lane.unwritten for lane in self.lanes.values() if lane.unwritten]
-        if any(u.is_urgent for u in pending):
-            return True
         limits = self.settings.checkpoint
         waited = self._monotonic() - self._written_at >= limits.every_s
         return bool(pending) and (
@@ -447,7 +449,13 @@ class Pipeline:
         StoreError
             If it cannot be written now; nothing is lost, and it can be tried again.
         """
-        self._write(list(self.lanes.values()))
+        self._write_out(list(self.lanes.values()))
+
+    def _write_out(self, lanes: Sequence[Lane]) -> None:
+        """Write these lanes, and learn what has changed in the store."""
+        self._write(lanes)
+        if not any(lane.unwritten for lane in self.lanes.values()):
+            self._written_at = self._monotonic()
         self._store_trouble.over()
         self._read_parts()
         self._adopt_champions()
@@ -488,9 +496,8 @@ class Pipeline:
             for name, kind in lane.unwritten.confirmed.values():
                 self.metrics.incidents.labels(name, kind).inc()
             lane.written()
-        self._written_at = self._monotonic()
+        self.metrics.checkpoint_duration.observe(self._monotonic() - started)
         self.source.commit(offsets)
-        self.metrics.checkpoint_duration.observe(self._written_at - started)
         self.metrics.checkpoint_last_success.set(self._clock())
         for (topic, number), lag in self.source.lags().items():
             self.metrics.consumer_lag_records.labels(topic, str(number)).set(lag)

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.incidents import Incident, IncidentState
+from service.incidents import Incident, IncidentState, Point
+from service.lane import Unwritten
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
@@ -237,6 +239,55 @@ BAD = [
     ({"stream": "nobody", "id": "n", "features": GOOD}, "unknown_stream"),
     ({"stream": "s", "features": GOOD}, "missing_field"),
 ]
+
+
+def test_an_alarm_is_written_at_once_and_no_other_lane_with_it(tmp_path: Path) -> None:
+    moved = x_to_y_records(CHANGE + 300, shift="covariate", at=CHANGE, stream="s")
+    quiet = x_to_y_records(len(moved), seed=2, stream="t")
+    records = [r for a, b in zip(moved, quiet, strict=True) for r in (a, replace(b, partition=1))]
+    settings = settings_of(tmp_path)
+    other = settings.streams[0].model_copy(update={"name": "t"})
+    settings = settings.model_copy(
+        update={
+            "streams": [*settings.streams, other],
+            "checkpoint": settings.checkpoint.model_copy(update={"every_records": 10**9}),
+        }
+    )
+    store = Store(settings.store.url, lambda: 0.0)
+    pipeline = Pipeline(
+        settings,
+        DyingSource(records, Fuse(None), 100),
+        store,
+        Registry(settings.registry.path),
+        Metrics(CollectorRegistry()),
+        lambda: 0.0,
+    )
+    while not store.incidents(limit=None):
+        assert pipeline.step(timeout_s=0)
+    assert {i.stream for i in store.incidents(limit=None)} == {"s"}
+    assert set(store.offsets()) == {("events", 0)}
+    pipeline.write()
+    assert set(store.offsets()) == {("events", 0), ("events", 1)}
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "evidence", "urgent"),
+    [
+        (IncidentState.SUSPECTED, (), True),
+        (IncidentState.SUSPECTED, ({"test": "two-sample"},), False),
+        (IncidentState.DISMISSED, ({"test": "two-sample"},), False),
+        (IncidentState.CONFIRMED, ({"test": "two-sample"},), True),
+        (IncidentState.RESOLVED, ({"test": "two-sample"},), True),
+    ],
+)
+def test_what_nobody_waits_for_is_written_when_it_is_due(
+    state: IncidentState, evidence: tuple[dict[str, Any], ...], urgent: bool
+) -> None:
+    incident = Incident("i", "s", state, "covariate", (), Point(700, ""), evidence=evidence)
+    unwritten = Unwritten(incidents=[incident])
+    assert unwritten
+    assert unwritten.is_urgent is urgent
 
 
 def test_bad_records_are_kept_with_their_reason_and_harm_nothing(tmp_path: Path) -> None:
