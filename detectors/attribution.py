@@ -39,8 +39,8 @@ MIN_BLOCKS = 6
 N_PERMUTATIONS, N_LABEL_PERMUTATIONS, N_BOOTSTRAPS = 2999, 9999, 1999
 """Fewest draws of the exact tests, of the cheap one of the labels, and of the asymptotic one."""
 
-N_SCREEN, SCREEN_P = 199, 0.05
-"""A two-sample test ends after so few permutations where they give a larger p-value than this. That
+SCREENS = ((49, 0.3), (199, 0.05))
+"""A two-sample test ends after so few permutations where they give a larger p-value than that. It
 happens once in 10**9 times where all of them would give 0.003, and once in 20,000 where 0.01."""
 
 MAX_DRAWS = 20_000
@@ -424,11 +424,14 @@ def _conditional_x(
 def _screened(test: Callable[..., PermutationResult], n_permutations: int) -> PermutationResult:
     """A test with as many permutations as it takes; nearly all of its time goes into them.
 
-    The p-value stays a valid one: up to `SCREEN_P` it is at least that of all permutations, and
-    beyond it at least that of the few.
+    The p-value stays a valid one: where it is small it is at least that of all permutations, and
+    where few have settled it, at least that of those.
     """
-    found = test(n_permutations=N_SCREEN)
-    return found if found.p_value > SCREEN_P else test(n_permutations=n_permutations)
+    for n_few, p_value in SCREENS:
+        found = test(n_permutations=n_few)
+        if found.p_value > p_value:
+            return found
+    return test(n_permutations=n_permutations)
 
 
 def _tested(

@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 Float32 = npt.NDArray[np.float32]
-Contrast = Callable[[npt.NDArray[np.float32] | Array], Float32]
+Features = Array | Float32 | npt.NDArray[np.bool_]
+Contrast = Callable[[Features], Float32]
 
 BANDWIDTHS = (0.4, 1.0, 2.5)
 """Kernel widths in units of the median distance: a small new cluster, a shift, a slow tilt."""
@@ -87,23 +88,28 @@ def compare(
     rows = np.concatenate([reference[: n * block_length], recent[: m * block_length]])
     tags = permuted_tags(n, m, n_permutations, rng)
 
-    def contrast(features: npt.NDArray[np.float32] | Array) -> Float32:
+    ones = np.ones(n + m, np.float32)
+
+    def contrast(features: Features) -> Float32:
         """Scaled differences of the windows' means under every permutation, shape (B + 1, q)."""
-        centred = (features - features.mean(axis=0)).astype(np.float32)
+        single: Float32 = features.astype(np.float32, copy=False)
         if block_length > 1:
-            centred = centred.reshape(n + m, block_length, -1).mean(axis=1)
-        return np.asarray((tags @ centred) * np.float32(np.sqrt((n + m) / (n * m))))
+            single = single.reshape(n + m, block_length, -1).mean(axis=1)
+        # Less what m of all rows would add up to; features are of order 1, so this loses nothing.
+        moved = tags @ single - np.float32(m / (n + m)) * (ones @ single)
+        return np.asarray(moved * np.float32(np.sqrt((n + m) / (n * m))))
 
     ks = _ks_distances(rows, contrast)
     dense = principal(standardise(rows))
     seeds = rng.integers(2**63, size=len(BANDWIDTHS) + 1)
     width = median_bandwidth(dense, seed=int(seeds[0]))
+    single = dense.astype(np.float32)
     sums = []
     for factor, seed in zip(BANDWIDTHS, seeds[1:], strict=True):
         fourier = FourierFeatures.draw(
             dense.shape[1], bandwidth=factor * width, n_features=N_FOURIER, seed=int(seed)
         )
-        sums.append(np.square(contrast(fourier(dense))).sum(axis=1))
+        sums.append(np.square(contrast(fourier(single))).sum(axis=1))
     moments = quadratic_moments(dense)
     q = dense.shape[1]
     sums.append(np.square(contrast(whiten(moments))).sum(axis=1))
@@ -174,11 +180,12 @@ def _ks_distances(rows: Array, contrast: Contrast) -> Float32:
     at_once = max(1, 512 // grid)  # 512 indicators by 2000 rows: a few MB, whatever the width
     distances = []
     for start in range(0, n_columns, at_once):
-        part = rows[:, start : start + at_once]
-        marks = np.column_stack([_grid(column, grid) for column in part.T])
-        indicators = (part[:, None, :] <= marks[None]).astype(np.float32)
+        # How many of its column's marks lie below a value.
+        below = [np.searchsorted(_grid(c, grid), c) for c in rows[:, start : start + at_once].T]
+        places = np.column_stack(below).astype(np.int8)
+        indicators = places[:, None, :] <= np.arange(grid, dtype=np.int8)[:, None]
         moved = contrast(indicators.reshape(len(rows), -1))
-        distances.append(np.abs(moved).reshape(-1, grid, part.shape[1]).max(axis=1))
+        distances.append(np.abs(moved).reshape(-1, grid, len(below)).max(axis=1))
     return np.concatenate(distances, axis=1)
 
 
@@ -217,10 +224,12 @@ def standardise(rows: Array) -> Array:
     array([[-1.,  0.],
            [ 1.,  0.]])
     """
-    centred, scale = rows - rows.mean(axis=0), rows.std(axis=0)
+    centred = rows - rows.mean(axis=0)
+    scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(rows))
     # The mean of equal values is off by a rounding; that must not be blown up to variance 1.
     varies = scale > 1e-9 * np.abs(rows).max(axis=0, initial=0.0)
-    return np.asarray(np.where(varies, centred / np.where(varies, scale, 1.0), 0.0))
+    centred *= np.where(varies, 1.0 / np.where(varies, scale, 1.0), 0.0)
+    return np.asarray(centred)
 
 
 def principal(standardised: Array, n_columns: int = MAX_DENSE_COLUMNS) -> Array:

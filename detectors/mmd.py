@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from detectors.base import Array
 
 __all__ = ["FourierFeatures", "median_bandwidth", "mmd2"]
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 
 def median_bandwidth(sample: Array, *, seed: int, max_rows: int = 300) -> float:
@@ -115,10 +119,13 @@ class FourierFeatures:
             phases=rng.uniform(0.0, 2.0 * np.pi, n_features),
         )
 
-    def __call__(self, rows: Array) -> Array:
-        """Map rows, shape (n, d), to features, shape (n, m)."""
-        scale = np.sqrt(2.0 / len(self.phases))
-        return np.asarray(scale * np.cos(rows @ self.frequencies + self.phases))
+    def __call__(self, rows: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
+        """Map rows, shape (n, d), to features, shape (n, m), in the rows' precision."""
+        kind = rows.dtype
+        angles = rows @ self.frequencies.astype(kind) + self.phases.astype(kind)
+        features: npt.NDArray[_Float] = np.cos(angles, out=angles)
+        features *= np.sqrt(2.0 / len(self.phases))
+        return features
 
 
 def mmd2(x: Array, y: Array, bandwidth: float) -> float:

@@ -12,6 +12,7 @@ from detectors.base import Array, Problem
 from detectors.contrast import (
     BANDWIDTHS,
     N_FOURIER,
+    Features,
     Float32,
     _ks_distances,
     _separation,
@@ -106,7 +107,7 @@ def selection_test(
     slices = _slices(len(rows), block_length)
     turned = _turned(labelled, slices, n_permutations, rng)
 
-    def contrast(features: Float32 | Array) -> Float32:
+    def contrast(features: Features) -> Float32:
         """Sums over the labelled rows, of features centred in each slice, shape (B + 1, q)."""
         return np.asarray(turned @ _centred(features, slices).astype(np.float32))
 
@@ -152,7 +153,7 @@ def _slices(n: int, block_length: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def _centred(features: Float32 | Array, slices: list[slice]) -> Array:
+def _centred(features: Features, slices: list[slice]) -> Array:
     centred = np.asarray(features, np.float64).copy()
     for part in slices:
         centred[part] -= centred[part].mean(axis=0)

@@ -209,7 +209,7 @@ class LabelJoin:
         self._recall = max_pending if recall is None else recall
         self._is_labelled = not from_first_label
         self._waiting: OrderedDict[str, int] = OrderedDict()
-        self._times: dict[str, float] = {}  # of those that wait, in the same order
+        self._times: dict[str, float] = {}  # of those that wait and have one, in the same order
         self._early: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._done: OrderedDict[str, str] = OrderedDict()
         self._clock = self._last_time = -math.inf
@@ -253,8 +253,7 @@ class LabelJoin:
         """
         if self._oldest is not None and self._n_spilled[Side.OBSERVATION]:
             return self._oldest.time
-        timed = (t for t in self._times.values() if not math.isnan(t))
-        return next((t for t in timed if not self._is_old(t)), None)
+        return next((t for t in self._times.values() if not self._is_old(t)), None)
 
     def counted(self) -> Counter[Outcome | Ended]:
         """What happened besides the outcomes that the changes tell, since this was last asked."""
@@ -304,7 +303,8 @@ class LabelJoin:
             return Change(Outcome.JOINED, Joined(index, label, 0), forgotten)
         spilled = None
         self._waiting[id_] = index
-        self._times[id_] = time
+        if not math.isnan(time):
+            self._times[id_] = time
         if len(self._waiting) > self.max_pending:
             forgotten, spilled = self._push_out()
         self._n_joined += 1
@@ -315,7 +315,7 @@ class LabelJoin:
         self._tick(time)
         self._is_labelled = True
         index = self._waiting.get(id_)
-        if index is not None and not self._is_old(began := self._times[id_], 2):
+        if index is not None and not self._is_old(began := self._time_of(id_), 2):
             if self._is_old(began):
                 return Change(Outcome.EXPIRED)
             self._end(id_)
@@ -381,7 +381,7 @@ class LabelJoin:
         index = self._waiting.pop(id_, None)
         if index is None:
             return None
-        del self._times[id_]
+        self._times.pop(id_, None)
         self._ending.append((self._n_joined + 1, index, id_))
         return index, id_
 
@@ -405,6 +405,10 @@ class LabelJoin:
                 self._early.popitem(last=False)
                 self._give_up(Side.LABEL)
 
+    def _time_of(self, id_: str) -> float:
+        """The time of an observation that waits; not a number if it has none."""
+        return self._times.get(id_, math.nan)
+
     def _is_old(self, time: float, times: int = 1) -> bool:
         # What has no time, not a number, is not.
         return self._clock - time > times * self.max_age_s
@@ -418,7 +422,7 @@ class LabelJoin:
     def _push_out(self) -> tuple[tuple[int, str] | None, Spilled | None]:
         """Make room for the observation that came last."""
         id_, index = next(iter(self._waiting.items()))
-        entry = Spilled(id_, Side.OBSERVATION, 0, index, self._times[id_])
+        entry = Spilled(id_, Side.OBSERVATION, 0, index, self._time_of(id_))
         return self._end(id_), self._spill(entry)
 
     def _spill(self, entry: Spilled) -> Spilled | None:
@@ -497,7 +501,7 @@ class LabelJoin:
             "waiting": [
                 list(self._waiting),
                 np.fromiter(self._waiting.values(), np.int64, len(self._waiting)),
-                np.fromiter(self._times.values(), np.float64, len(self._waiting)),
+                np.fromiter(map(self._time_of, self._waiting), np.float64, len(self._waiting)),
             ],
             "early": [
                 list(self._early),
@@ -514,7 +518,8 @@ class LabelJoin:
         """Go on from a snapshot; `n_spilled` are the entries in the store."""
         ids, indices, times = state["waiting"]
         self._waiting = OrderedDict(zip(ids, indices.tolist(), strict=True))
-        self._times = dict(zip(ids, times.tolist(), strict=True))
+        timed = zip(ids, times.tolist(), strict=True)
+        self._times = {id_: time for id_, time in timed if not math.isnan(time)}
         ids, labels, times = state["early"]
         early = zip(labels, times.tolist(), strict=True)
         self._early = OrderedDict(zip(ids, early, strict=True))

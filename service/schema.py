@@ -89,7 +89,8 @@ class FeatureSchema:
             `missing_feature`, `new_feature` or `wrong_type`.
         """
         features = observation.features
-        if features.keys() != self.kinds.keys():
+        # Nearly all have them in the same order, and that is quicker to see.
+        if tuple(features) != self.names and features.keys() != self.kinds.keys():
             missing = [name for name in self.names if name not in features]
             if missing:
                 raise DecodeError(
