@@ -92,11 +92,11 @@ def compare(
 
     def contrast(features: Features) -> Float32:
         """Scaled differences of the windows' means under every permutation, shape (B + 1, q)."""
-        single: Float32 = features.astype(np.float32, copy=False)
+        blocks: Float32 = features.astype(np.float32, copy=False)
         if block_length > 1:
-            single = single.reshape(n + m, block_length, -1).mean(axis=1)
+            blocks = blocks.reshape(n + m, block_length, -1).mean(axis=1)
         # Less what m of all rows would add up to; features are of order 1, so this loses nothing.
-        moved = tags @ single - np.float32(m / (n + m)) * (ones @ single)
+        moved = tags @ blocks - np.float32(m / (n + m)) * (ones @ blocks)
         return np.asarray(moved * np.float32(np.sqrt((n + m) / (n * m))))
 
     ks = _ks_distances(rows, contrast)
@@ -228,7 +228,7 @@ def standardise(rows: Array) -> Array:
     scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(rows))
     # The mean of equal values is off by a rounding; that must not be blown up to variance 1.
     varies = scale > 1e-9 * np.abs(rows).max(axis=0, initial=0.0)
-    centred *= np.where(varies, 1.0 / np.where(varies, scale, 1.0), 0.0)
+    centred *= np.divide(1.0, scale, out=np.zeros_like(scale), where=varies)
     return np.asarray(centred)
 
 

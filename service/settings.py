@@ -205,7 +205,7 @@ class CheckpointSettings(Section):
     every_records: int = Field(
         default=20_000,
         ge=1,
-        description="Records between two checkpoints; incidents are written at once.",
+        description="Records between two checkpoints; what somebody waits for is written at once.",
     )
     every_s: float = Field(default=2.0, gt=0, description="Seconds between two checkpoints.")
 

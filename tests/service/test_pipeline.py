@@ -229,16 +229,6 @@ def test_each_new_state_of_an_incident_is_one_webhook_message(tmp_path: Path) ->
 
 
 GOOD = {"x0": 0.1, "x1": 0.2, "x2": 0.3}
-BAD = [
-    (b"not json", "not_json"),
-    (b'{"stream":"s","id":"n","features":{"x0":NaN,"x1":1,"x2":1}}', "not_finite"),
-    (b'{"stream":"s","id":"n","features":{"x0":1e999,"x1":1,"x2":1}}', "out_of_range"),
-    ({"stream": "s", "id": "n", "features": {"x0": 1.0, "x1": 1.0}}, "missing_feature"),
-    ({"stream": "s", "id": "n", "features": {**GOOD, "x9": 1.0}}, "new_feature"),
-    ({"stream": "s", "id": "n", "features": {**GOOD, "x0": "tall"}}, "wrong_type"),
-    ({"stream": "nobody", "id": "n", "features": GOOD}, "unknown_stream"),
-    ({"stream": "s", "features": GOOD}, "missing_field"),
-]
 
 
 def test_an_alarm_is_written_at_once_and_no_other_lane_with_it(tmp_path: Path) -> None:
@@ -288,6 +278,18 @@ def test_what_nobody_waits_for_is_written_when_it_is_due(
     unwritten = Unwritten(incidents=[incident])
     assert unwritten
     assert unwritten.is_urgent is urgent
+
+
+BAD = [
+    (b"not json", "not_json"),
+    (b'{"stream":"s","id":"n","features":{"x0":NaN,"x1":1,"x2":1}}', "not_finite"),
+    (b'{"stream":"s","id":"n","features":{"x0":1e999,"x1":1,"x2":1}}', "out_of_range"),
+    ({"stream": "s", "id": "n", "features": {"x0": 1.0, "x1": 1.0}}, "missing_feature"),
+    ({"stream": "s", "id": "n", "features": {**GOOD, "x9": 1.0}}, "new_feature"),
+    ({"stream": "s", "id": "n", "features": {**GOOD, "x0": "tall"}}, "wrong_type"),
+    ({"stream": "nobody", "id": "n", "features": GOOD}, "unknown_stream"),
+    ({"stream": "s", "features": GOOD}, "missing_field"),
+]
 
 
 def test_bad_records_are_kept_with_their_reason_and_harm_nothing(tmp_path: Path) -> None:
