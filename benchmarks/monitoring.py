@@ -10,9 +10,9 @@ import numpy as np
 
 from detectors.base import Array, IntArray, Problem
 from service.arrivals import Arrival
-from service.incidents import Incident
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident
 from service.monitor import Monitor
-from service.policy import ActionKind, Decision
 from service.representation import Tabular
 from service.schema import FeatureSchema
 from service.settings import StreamSettings

@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry
 from models.registry import Registry
 from service.batch import Limits
 from service.correction import correct_scores, prior_document
+from service.domain.incident import Incident
 from service.http import HttpServer, create_app
-from service.incidents import Incident
 from service.ingest import Ingest
 from service.jobs import Jobs, Progress
 from service.kafka import KafkaSource

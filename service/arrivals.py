@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from detectors.base import Alarm, Array, Evidence
-from service.incidents import Incident
+from service.domain.decision import Decision
+from service.domain.incident import Incident
+from service.domain.waiting import Spilled
 from service.labels import Ended, Outcome
-from service.policy import Decision
 from service.representation import Raw
-from service.rows import Spilled
 
 Coordinates = tuple[str, int, int]
 """Topic, partition and offset of a record."""

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from service.domain.dead_letter import DeadLetter
 from service.publisher import Message, Publisher, is_too_large
-from service.rows import DeadLetter
 from service.settings import Settings
 from service.source import SourceError
 

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from service import __version__
 from service.correction import ScoresError
-from service.incidents import IncidentState
+from service.domain.incident import IncidentState
 from service.ingest import PATH as EVENTS_PATH
 from service.ingest import Ingest, add_ingest
 from service.page import CONTENT_SECURITY_POLICY, status_page

@@ -24,11 +24,12 @@ from models.job import GateSettings, JobResult, Kind, Split
 from models.job import Job as TrainingJob
 from models.registry import Registry
 from models.spec import Family, ModelVersion
-from service.rows import Job, JobState, StoredSample
+from service.domain.accuracy import worse
+from service.domain.job import Job, JobState
+from service.domain.sample import StoredSample
 from service.settings import Settings
 from service.store import Store
 from service.stream_settings import ModelSettings
-from service.worse import worse
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from detectors.base import State
-from service.rows import Side, Spilled
+from service.domain.waiting import Side, Spilled
 
 
 class Outcome(StrEnum):

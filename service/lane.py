@@ -14,14 +14,17 @@ import structlog
 from service import checkpoint
 from service.arrivals import Outcomes
 from service.dead_letters import DeadLetters
+from service.domain.action import Action
+from service.domain.dead_letter import DeadLetter
+from service.domain.decision import ActionKind
+from service.domain.incident import Incident, IncidentState
+from service.domain.job import Job
+from service.domain.sample import StoredSample
 from service.formats.decoder import Decoder, Ignored
-from service.incidents import Incident, IncidentState
 from service.labels import Pruned
 from service.metrics import Metrics
-from service.policy import ActionKind
 from service.publisher import INCIDENTS_KIND
 from service.records import DecodeError, Record
-from service.rows import Action, DeadLetter, Job, StoredSample
 from service.settings import Settings
 from service.show import show_labels
 from service.source import Partition

@@ -22,15 +22,15 @@ from detectors.prior import PriorCorrection
 from service import parts
 from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
 from service.baseline import Baseline
+from service.domain.accuracy import worse
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident, IncidentState, Point, incident_id
+from service.domain.waiting import Side
 from service.examiner import Examiner, aloud
-from service.incidents import Incident, IncidentState, Point, incident_id
 from service.labels import Change, Ended, LabelJoin, Outcome, Pruned
-from service.policy import ActionKind, Decision
 from service.representation import NEWLY_MISSING, Representation
-from service.rows import Side
 from service.settings import StreamSettings
 from service.watches import Found, Watches, stack
-from service.worse import worse
 
 
 class Phase(StrEnum):

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import structlog
 
-from service.rows import Action, ActionState
+from service.domain.action import Action, ActionState
 from service.store import Store
 
 log = structlog.get_logger(__name__)

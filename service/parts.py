@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from detectors.base import Evidence, Factor, Kind
-from service.incidents import Incident, IncidentState, Point
-from service.policy import ActionKind
+from service.domain.decision import ActionKind
+from service.domain.incident import Incident, IncidentState, Point
 
 Elsewhere = Callable[[], Sequence[Incident]]
 """The open incidents of the stream's other parts, suspicions among them, as far as is known."""

@@ -30,14 +30,15 @@ from models.spec import ModelVersion
 from service import checkpoint
 from service.arrivals import Outcomes
 from service.dead_letters import open_dead_letters
+from service.domain.decision import ActionKind, Decision, Means
+from service.domain.incident import Incident
+from service.domain.job import JobState
 from service.formats.decoder import Ignored, open_decoder
-from service.incidents import Incident
 from service.jobs import Finished, Jobs
 from service.lane import Lane
 from service.metrics import Metrics
-from service.policy import ActionKind, Decision, Means, decide
 from service.records import Record, TemporaryError
-from service.rows import JobState
+from service.repair.policy import decide
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings
 from service.show import show

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.registry import Registry, RegistryError
 from service import checkpoint
-from service.rows import Champion
+from service.domain.champion import Champion
 from service.store import Store
 
 

@@ -13,9 +13,9 @@ import structlog
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
+from service.domain.action import Action
 from service.kafka_python import connection_config
 from service.outbox import Delivery
-from service.rows import Action
 from service.source import MAX_RECORD_BYTES, SourceError
 from service.source_settings import SourceSettings
 from service.webhook import CONTENT_TYPE, TYPE_PREFIX, cloud_event

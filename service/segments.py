@@ -17,10 +17,10 @@ import numpy as np
 from detectors.base import State, Verdict
 from service import parts
 from service.arrivals import Arrival, Outcomes
-from service.incidents import Incident, IncidentState, Point
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident, IncidentState, Point
 from service.labels import Change
 from service.monitor import Monitor
-from service.policy import ActionKind, Decision
 from service.representation import Representation
 from service.settings import StreamSettings
 

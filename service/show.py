@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 
 from service.correction import prior_in_force
-from service.incidents import IncidentState
+from service.domain.incident import IncidentState
+from service.domain.waiting import Side
 from service.labels import Ended, Outcome
 from service.metrics import Metrics
 from service.monitor import Phase
-from service.rows import Side
 from service.stream import Batch, Stream
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from service.rows import Side, Spilled
+from service.domain.waiting import Side, Spilled
 from service.store import Store
 
 IDS_AT_ONCE = 5000

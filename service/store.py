@@ -27,19 +27,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service import database, tables
-from service.incidents import Incident, IncidentState
-from service.rows import (
-    Action,
-    ActionState,
-    Champion,
-    ContentKind,
-    DeadLetter,
-    Job,
-    JobState,
-    Side,
-    Spilled,
-    StoredSample,
-)
+from service.domain.action import Action, ActionState
+from service.domain.champion import Champion
+from service.domain.dead_letter import DeadLetter
+from service.domain.incident import Incident, IncidentState
+from service.domain.job import Job, JobState
+from service.domain.sample import ContentKind, StoredSample
+from service.domain.waiting import Side, Spilled
 from service.tables import StoreError
 from service.transaction import TopicPartition, Transaction
 

@@ -20,16 +20,16 @@ from models.quality import PROPERTIES
 from models.scorer import Scored
 from service import parts
 from service.arrivals import Arrival, Outcomes
+from service.domain.decision import Decision
+from service.domain.incident import Incident
+from service.domain.sample import ContentKind, StoredSample
 from service.fetch import fetch
 from service.formats.decoder import Ignored
-from service.incidents import Incident
 from service.jobs import tabular_row
 from service.labels import Spill
 from service.monitor import Monitor
-from service.policy import Decision
 from service.records import DecodeError, LabelRecord, Observation, Record, decode, iso
 from service.representation import Embedding, Raw, Representation, Tabular
-from service.rows import ContentKind, StoredSample
 from service.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
 from service.segments import Segments
 from service.settings import ImageSettings, StreamSettings

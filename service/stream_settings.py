@@ -11,7 +11,7 @@ from detectors import alibi
 from detectors.base import Problem
 from detectors.names import DetectorName
 from service.config_file import FieldError
-from service.policy import ActionKind
+from service.domain.decision import ActionKind
 from service.records import canonical
 from service.schema import FeatureKind
 

@@ -12,18 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service import database, tables
-from service.incidents import Incident, IncidentState
+from service.domain.action import Action, ActionState
+from service.domain.champion import Champion
+from service.domain.dead_letter import DeadLetter
+from service.domain.incident import Incident, IncidentState
+from service.domain.job import Job, JobState
+from service.domain.sample import StoredSample
+from service.domain.waiting import Side
 from service.labels import Floor, Pruned, SpillChanges
-from service.rows import (
-    Action,
-    ActionState,
-    Champion,
-    DeadLetter,
-    Job,
-    JobState,
-    Side,
-    StoredSample,
-)
 
 TopicPartition = tuple[str, int]
 

@@ -31,9 +31,9 @@ from standardwebhooks import Webhook as Signer
 
 from service import __version__
 from service.addresses import is_public
+from service.domain.action import Action, ActionState
 from service.metrics import Metrics
 from service.outbox import Delivery
-from service.rows import Action, ActionState
 from service.settings import WebhookSettings
 
 TYPE_PREFIX = "io.shiftwatch."

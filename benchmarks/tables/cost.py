@@ -22,8 +22,8 @@ from detectors.attribution import Sample, examine
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
 from service.arrivals import Arrival
+from service.domain.decision import ActionKind, Decision
 from service.monitor import Monitor, Phase
-from service.policy import ActionKind, Decision
 from service.representation import Tabular
 from service.schema import FeatureSchema
 from service.settings import StreamSettings

@@ -16,7 +16,7 @@ from benchmarks.intervals import count_interval
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.base import Array, IntArray, Problem
-from service.incidents import Incident
+from service.domain.incident import Incident
 from service.monitor import ROOM
 
 FIRST_SEED = 200_000

@@ -20,7 +20,7 @@ from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream, Strength
 from models.registry import Registry
-from service.incidents import Incident, IncidentState
+from service.domain.incident import Incident, IncidentState
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record

@@ -25,9 +25,9 @@ from service.app import App, open_app, serving
 from service.demo.digits import Regime, Shift, draw_features, draw_image
 from service.demo.screen import Receiver, Screen
 from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
+from service.domain.incident import Incident, IncidentState
 from service.first_model import train_first
 from service.http import HttpServer
-from service.incidents import Incident, IncidentState
 from service.monitor import Phase as MonitorPhase
 from service.settings import Settings
 from service.store import Store

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.app import open_source
-from service.incidents import Incident
+from service.domain.incident import Incident
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.settings import Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.incidents import Incident, IncidentState
+from service.domain.incident import Incident, IncidentState
 from service.store import Store
 from tests.kafka.broker import Message, new_topic, produce
 from tests.kafka.runs import Topics, document, incidents, run_whole

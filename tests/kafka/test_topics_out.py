@@ -18,8 +18,9 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from service import publisher as publisher_module
 from service.app import open_app, open_source
 from service.dead_letters import DeadLetterTopic
+from service.domain.action import Action, ActionState
+from service.domain.dead_letter import DeadLetter
 from service.publisher import INCIDENTS_KIND, IncidentTopic, Message, Publisher
-from service.rows import Action, ActionState, DeadLetter
 from service.settings import Settings
 from service.source import SourceError
 from service.source_settings import SourceSettings

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from service.incidents import Incident, IncidentState, Point
+from service.domain.incident import Incident, IncidentState, Point
 from service.store import Store, StoreError
 from service.transaction import Transaction
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from service.dead_letters import DeadLetterFile, cut, to_message
-from service.rows import DeadLetter
+from service.domain.dead_letter import DeadLetter
 
 LETTER = DeadLetter(
     "events",

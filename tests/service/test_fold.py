@@ -9,9 +9,9 @@ import pytest
 
 from detectors.base import Kind, Problem
 from service.checkpoint import dumps, loads
-from service.incidents import Incident, IncidentState, Point
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident, IncidentState, Point
 from service.monitor import Monitor, Phase
-from service.policy import ActionKind, Decision
 from tests.service.test_monitor import arrivals, confirmed, monitor_of, run
 
 

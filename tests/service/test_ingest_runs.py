@@ -21,7 +21,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.incidents import Incident
+from service.domain.incident import Incident
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.checkpoint import dumps, loads
+from service.domain.waiting import Side, Spilled
 from service.labels import (
     Change,
     Ended,
@@ -24,7 +25,6 @@ from service.labels import (
     Outcome,
     Pruned,
 )
-from service.rows import Side, Spilled
 from service.store import Store
 
 DAY = 86_400.0

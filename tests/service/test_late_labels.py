@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.checkpoint import loads
-from service.incidents import Incident
+from service.domain.incident import Incident
+from service.domain.waiting import Spilled
 from service.metrics import PREFIX, Metrics
 from service.pipeline import Pipeline
 from service.records import Record
-from service.rows import Spilled
 from service.source import ListSource
 from service.store import Store, StoreError
 from tests.service.streams import as_records, x_to_y_records

@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 
 from service import migrations, tables
 from service.database import open_engine
-from service.rows import JobState
+from service.domain.job import JobState
 from service.store import Store, StoreError
 
 HERE = Path(__file__).parent

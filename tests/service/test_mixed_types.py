@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from service import records
-from service.incidents import Incident, IncidentState
-from service.policy import ActionKind, Decision
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident, IncidentState
 from service.settings import ImageSettings, StreamSettings
 from service.stream import Stream
 from tests.service.streams import as_records

@@ -13,11 +13,11 @@ from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
 from service.arrivals import Arrival
 from service.checkpoint import dumps, loads
-from service.incidents import Incident, IncidentState
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident, IncidentState
+from service.domain.waiting import Side
 from service.monitor import Monitor
-from service.policy import ActionKind, Decision
 from service.representation import NEWLY_MISSING, Tabular
-from service.rows import Side
 from service.schema import FeatureSchema
 from service.settings import StreamSettings
 

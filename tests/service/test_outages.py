@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.incidents import Incident
+from service.domain.incident import Incident
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pipeline import Pipeline

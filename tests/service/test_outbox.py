@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.domain.action import Action
 from service.outbox import (
     JITTER,
     LEASE_S,
@@ -15,7 +16,6 @@ from service.outbox import (
     Outbox,
     retry_delay,
 )
-from service.rows import Action
 from service.settings import WebhookSettings
 from service.store import HOLD_S, Store, StoreError
 

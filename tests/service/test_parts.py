@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from detectors.base import Evidence, Factor
 from models.registry import Registry
 from service import parts
-from service.incidents import Incident, IncidentState, Point
+from service.domain.incident import Incident, IncidentState, Point
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.incidents import Incident, IncidentState, Point
+from service.domain.incident import Incident, IncidentState, Point
 from service.lane import Unwritten
 from service.metrics import Metrics
 from service.pipeline import Pipeline

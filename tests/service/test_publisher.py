@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from service.domain.action import Action
 from service.publisher import INCIDENTS_KIND, incident_message
-from service.rows import Action
 from service.webhook import MAX_BODY_BYTES
 
 DATA = {"id": "inc-1", "stream": "straße", "state": "confirmed", "evidence": []}

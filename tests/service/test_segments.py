@@ -15,9 +15,9 @@ from models.scorer import Scored
 from service import records, segments
 from service.arrivals import Arrival, Outcomes
 from service.checkpoint import dumps, loads
-from service.incidents import Incident, IncidentState, Point
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident, IncidentState, Point
 from service.labels import Change
-from service.policy import ActionKind, Decision
 from service.records import Record
 from service.settings import ImageSettings, StreamSettings
 from service.stream import Scorer, Stream

@@ -7,8 +7,8 @@ from detectors import alibi
 from detectors.base import Problem
 from models.spec import Family
 from models.strategy import Strategy
-from service.incidents import IncidentState
-from service.policy import ActionKind
+from service.domain.decision import ActionKind
+from service.domain.incident import IncidentState
 from service.settings import (
     Settings,
     SettingsError,

@@ -11,16 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from service import database, tables, transaction
-from service.incidents import Incident, IncidentState, Point
-from service.rows import (
-    Action,
-    ActionState,
-    ContentKind,
-    DeadLetter,
-    Job,
-    JobState,
-    StoredSample,
-)
+from service.domain.action import Action, ActionState
+from service.domain.dead_letter import DeadLetter
+from service.domain.incident import Incident, IncidentState, Point
+from service.domain.job import Job, JobState
+from service.domain.sample import ContentKind, StoredSample
 from service.store import HOLD_S, FencedError, Store, StoreError
 from service.transaction import Transaction
 

@@ -19,8 +19,8 @@ from detectors.base import Problem, Verdict
 from models.quality import PROPERTIES, image_properties
 from models.scorer import Scored
 from service import checkpoint
-from service.incidents import Incident
-from service.policy import ActionKind, Decision
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident
 from service.records import decode
 from service.settings import ImageSettings, StreamSettings
 from service.stream import Stream

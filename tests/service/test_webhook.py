@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
+from service.domain.action import Action, ActionState
 from service.metrics import Metrics
 from service.outbox import Delivery
-from service.rows import Action, ActionState
 from service.settings import WebhookSettings
 from service.webhook import MAX_BODY_BYTES, Webhook, cloud_event, message_id, resolve, retry_after
 

@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 from detectors.base import Problem
 from models.registry import Registry
 from service import checkpoint
+from service.domain.decision import ActionKind, Decision
 from service.formats.decoder import Decoder, Ignored
 from service.formats.kserve import REQUEST, RESPONSE
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.policy import ActionKind, Decision
 from service.records import Record
 from service.settings import ImageSettings, Settings, StreamSettings
 from service.source import ListSource

@@ -1,7 +1,8 @@
 import pytest
 
 from detectors.base import Factor, Kind, Verdict
-from service.policy import ActionKind, Means, decide
+from service.domain.decision import ActionKind, Means
+from service.repair.policy import decide
 
 WANTED = {
     Factor.COVARIATE: ActionKind.FINE_TUNE,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from detectors.base import Factor, Kind
-from service.incidents import Incident, IncidentState, Point, incident_id, plain
+from service.domain.incident import Incident, IncidentState, Point, incident_id, plain
 
 INCIDENT = Incident(
     id=incident_id("digits", "events", 0, 205),

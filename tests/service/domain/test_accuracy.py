@@ -1,6 +1,6 @@
 import pytest
 
-from service.worse import worse
+from service.domain.accuracy import worse
 
 
 @pytest.mark.parametrize(
