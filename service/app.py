@@ -23,7 +23,6 @@ from service.http import HttpServer, create_app
 from service.ingest import Ingest
 from service.jobs import Jobs, Progress
 from service.kafka import KafkaSource
-from service.metrics import Metrics
 from service.outbox import Handler, Outbox
 from service.pipeline import Pipeline
 from service.promotion import promote, rollback
@@ -35,6 +34,7 @@ from service.spool import Spool
 from service.spool_source import SpoolSource
 from service.stdin import StdinSource
 from service.store import Store
+from service.telemetry.metrics import Metrics
 from service.webhook import Webhook
 
 log = structlog.get_logger()

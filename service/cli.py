@@ -75,7 +75,7 @@ def demo(
     from service.app import stopping
     from service.demo.driver import run_demo
     from service.http import ListenError
-    from service.logs import configure
+    from service.telemetry.logs import configure
 
     configure("json", "warning")
     with stopping() as stop:
@@ -100,12 +100,12 @@ def run(config: Config) -> None:
     """Run the service until it is told to stop."""
     from service.app import open_app, open_source, serving, stopping
     from service.http import ListenError
-    from service.logs import configure
     from service.pipeline import NoChampionError
     from service.records import TemporaryError
     from service.settings import SettingsError
     from service.source import SourceError
     from service.tables import StoreError
+    from service.telemetry.logs import configure
 
     settings = _load(config)
     configure(settings.log.format, settings.log.level)
@@ -138,10 +138,10 @@ def replay(
 
     A replay starts from nothing and leaves the service's own store and models alone.
     """
-    from service.logs import configure
     from service.pipeline import NoChampionError
     from service.replay import replay_file
     from service.source import SourceError
+    from service.telemetry.logs import configure
 
     settings = _load(config)
     configure(settings.log.format, "warning")

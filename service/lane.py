@@ -22,13 +22,13 @@ from service.domain.job import Job
 from service.domain.sample import StoredSample
 from service.formats.decoder import Decoder, Ignored
 from service.labels import Pruned
-from service.metrics import Metrics
 from service.publisher import INCIDENTS_KIND
 from service.records import DecodeError, Record
 from service.settings import Settings
 from service.show import show_labels
 from service.source import Partition
 from service.stream import Batch, Decoded, Stream
+from service.telemetry.metrics import Metrics
 from service.transaction import Transaction
 
 log = structlog.get_logger()

@@ -36,7 +36,6 @@ from service.domain.job import JobState
 from service.formats.decoder import Ignored, open_decoder
 from service.jobs import Finished, Jobs
 from service.lane import Lane
-from service.metrics import Metrics
 from service.records import Record, TemporaryError
 from service.repair.policy import decide
 from service.scorers import load_scorer
@@ -46,7 +45,8 @@ from service.source import FileSource, NotNowError, Partition, Source
 from service.spill import StoreSpill
 from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream
-from service.trouble import Trouble
+from service.telemetry.metrics import Metrics
+from service.telemetry.trouble import Trouble
 
 log = structlog.get_logger()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from service import metrics, settings
+from service import settings
+from service.telemetry import metrics
 
 PAGES = {
     "metrics.md": metrics.reference,

@@ -9,9 +9,9 @@ from service.correction import prior_in_force
 from service.domain.incident import IncidentState
 from service.domain.waiting import Side
 from service.labels import Ended, Outcome
-from service.metrics import Metrics
 from service.monitor import Phase
 from service.stream import Batch, Stream
+from service.telemetry.metrics import Metrics
 
 
 def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:

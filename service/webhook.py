@@ -32,9 +32,9 @@ from standardwebhooks import Webhook as Signer
 from service import __version__
 from service.addresses import is_public
 from service.domain.action import Action, ActionState
-from service.metrics import Metrics
 from service.outbox import Delivery
 from service.settings import WebhookSettings
+from service.telemetry.metrics import Metrics
 
 TYPE_PREFIX = "io.shiftwatch."
 CONTENT_TYPE = "application/cloudevents+json"

@@ -21,12 +21,12 @@ from detectors.base import Kind, Problem
 from detectors.synthetic import Stream, Strength
 from models.registry import Registry
 from service.domain.incident import Incident, IncidentState
-from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.settings import Settings
 from service.source import ListSource
 from service.store import Store
+from service.telemetry.metrics import Metrics
 
 FIRST_SEED = 901_000
 N_FEATURES = 3

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from service.correction import correct_scores
 from service.http import MAX_SCORES_BYTES, HttpServer, ListenError, create_app
-from service.metrics import Metrics
 from service.tables import StoreError
+from service.telemetry.metrics import Metrics
 
 TOKEN = "a-token-for-tests"
 EVIL = "<script>alert(1)</script>\"'&"

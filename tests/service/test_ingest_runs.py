@@ -22,12 +22,12 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.domain.incident import Incident
-from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.settings import Settings
 from service.source import ListSource
 from service.store import Store
+from service.telemetry.metrics import Metrics
 from tests.service.streams import x_to_y_records
 
 ROOT = Path(__file__).parents[2]

@@ -18,11 +18,11 @@ from models.registry import Registry
 from service.checkpoint import loads
 from service.domain.incident import Incident
 from service.domain.waiting import Spilled
-from service.metrics import PREFIX, Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.source import ListSource
 from service.store import Store, StoreError
+from service.telemetry.metrics import PREFIX, Metrics
 from tests.service.streams import as_records, x_to_y_records
 from tests.service.test_pipeline import (
     DyingSource,

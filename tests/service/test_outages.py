@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry
 from models.registry import Registry
 from service.domain.incident import Incident
 from service.jobs import Jobs
-from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.settings import Settings
 from service.source import ListSource
 from service.store import Store, StoreError
+from service.telemetry.metrics import Metrics
 from service.transaction import Transaction
 from tests.service.streams import x_to_y_records
 from tests.service.test_pipeline import CHANGE, settings_of

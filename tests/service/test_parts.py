@@ -17,12 +17,12 @@ from detectors.base import Evidence, Factor
 from models.registry import Registry
 from service import parts
 from service.domain.incident import Incident, IncidentState, Point
-from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.settings import Settings
 from service.source import Abort, Aborted, ListSource, Owner
 from service.store import Store
+from service.telemetry.metrics import Metrics
 from tests.service.streams import as_records, x_to_y_records
 
 N_PARTS = 4

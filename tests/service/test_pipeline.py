@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry
 from models.registry import Registry
 from service.domain.incident import Incident, IncidentState, Point
 from service.lane import Unwritten
-from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.records import Record
 from service.settings import Settings
 from service.source import ListSource, Owner
 from service.store import Store
+from service.telemetry.metrics import Metrics
 from service.transaction import Transaction
 from tests.service.streams import as_records, x_to_y_records
 

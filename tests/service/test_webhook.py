@@ -18,9 +18,9 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from service.domain.action import Action, ActionState
-from service.metrics import Metrics
 from service.outbox import Delivery
 from service.settings import WebhookSettings
+from service.telemetry.metrics import Metrics
 from service.webhook import MAX_BODY_BYTES, Webhook, cloud_event, message_id, resolve, retry_after
 
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"

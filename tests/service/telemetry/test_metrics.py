@@ -7,9 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from service.labels import Ended, Outcome
-from service.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec, Type, reference
+from service.telemetry.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec, Type, reference
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 UNITS = ("_seconds", "_bytes", "_ratio", "_observations", "_info", "_value", "_version", "_records")
 UNITLESS = {"incident_open", "lanes_owned", "labels_pending", "prior"}  # states, numbers, shares
 
@@ -108,7 +108,7 @@ def test_the_outcomes_of_labels_are_those_of_the_join() -> None:
 
 
 def test_every_reason_that_the_code_gives_starts_at_zero() -> None:
-    service = Path(__file__).parents[2] / "service"
+    service = Path(__file__).parents[3] / "service"
     text = "\n".join(path.read_text(encoding="utf-8") for path in service.rglob("*.py"))
     given = set(re.findall(r'DecodeError\(\s*"([a-z_]+)"', text))
     assert "not_json" in given

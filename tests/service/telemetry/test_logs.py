@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from service.logs import Format, configure, redact
+from service.telemetry.logs import Format, configure, redact
 
 
 class Terminal(io.StringIO):

@@ -430,7 +430,7 @@ def reference() -> str:
     lines = [
         "# Metrics",
         "",
-        "Served at `/metrics`. This page is generated from `service/metrics.py` (`make docs`).",
+        "Served at `/metrics`. Generated from `service/telemetry/metrics.py` (`make docs`).",
         "Counters of a stream exist, at 0, as soon as the stream is known. Timestamps are exported",
         "instead of ages: an age is `time() - shiftwatch_last_label_timestamp_seconds`.",
         "",
