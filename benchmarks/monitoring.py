@@ -13,8 +13,8 @@ from service.arrivals import Arrival
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident
 from service.monitor import Monitor
+from service.records.schema import FeatureSchema
 from service.representation import Tabular
-from service.schema import FeatureSchema
 from service.settings import StreamSettings
 
 BATCH = 500

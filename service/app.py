@@ -16,7 +16,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.batch import Limits
 from service.correction import correct_scores, prior_document
 from service.domain.incident import Incident
 from service.http import HttpServer, create_app
@@ -27,6 +26,7 @@ from service.outbox import Handler, Outbox
 from service.pipeline import Pipeline
 from service.promotion import promote, rollback
 from service.publisher import INCIDENTS_KIND, IncidentTopic, Publisher
+from service.records.request import Limits
 from service.settings import Settings
 from service.source import DirectorySource, FileSource, Source
 from service.source_settings import SourceSettings

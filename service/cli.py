@@ -101,7 +101,7 @@ def run(config: Config) -> None:
     from service.app import open_app, open_source, serving, stopping
     from service.http import ListenError
     from service.pipeline import NoChampionError
-    from service.records import TemporaryError
+    from service.records.record import TemporaryError
     from service.settings import SettingsError
     from service.source import SourceError
     from service.tables import StoreError

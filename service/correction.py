@@ -10,7 +10,7 @@ import numpy as np
 from detectors.base import Array
 from detectors.prior import PriorCorrection
 from service.baseline import Baseline
-from service.records import short
+from service.records.shown import short
 
 MAX_ROWS = 10_000
 """Rows of one request: more would keep the service's other work waiting."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import fsspec
 
-from service.records import DecodeError
+from service.records.record import DecodeError
 
 
 def fetch(uri: str, allowed: Sequence[str], max_bytes: int) -> bytes:

@@ -14,9 +14,9 @@ from models.job import Job as TrainingJob
 from models.job import JobResult, Split
 from models.registry import Registry
 from models.spec import Family, ModelVersion
-from service.formats.decoder import Decoder, Ignored
 from service.jobs import progress_of, publish_result, source_job, start_training, tabular_row
-from service.records import LabelRecord, Observation
+from service.records.formats.decoder import Decoder, Ignored
+from service.records.record import LabelRecord, Observation
 from service.settings import Settings
 from service.source import FileSource
 from service.store import Store

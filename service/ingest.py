@@ -13,9 +13,10 @@ from fastapi.responses import JSONResponse
 from prometheus_client import Counter
 from starlette.requests import ClientDisconnect
 
-from service.batch import BatchError, Limits, TooLargeError, gunzip, split
 from service.problem import problem
-from service.records import DecodeError, Record, decode
+from service.records.decode import decode
+from service.records.record import DecodeError, Record
+from service.records.request import BatchError, Limits, TooLargeError, gunzip, split
 from service.source import MAX_RECORD_BYTES
 from service.spool import KeyReusedError, NotNow, Spool
 

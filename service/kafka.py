@@ -31,7 +31,7 @@ from service.kafka_client import (
 from service.kafka_group import Change, ChangeKind, Group
 from service.kafka_python import KafkaPythonMember, KafkaPythonReader
 from service.merge import Arrival, Merge, hold_ms
-from service.records import Record
+from service.records.record import Record
 from service.source import NotNowError, Owner, Partition, SourceError
 from service.source_settings import SourceSettings
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.records import Record
+from service.records.record import Record
 from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
 from service.source_settings import SourceSettings
 

@@ -21,7 +21,7 @@ from service.kafka_client import (
     OffsetsGoneError,
     to_record,
 )
-from service.records import Record
+from service.records.record import Record
 from service.source import Partition
 from service.source_settings import SourceSettings
 

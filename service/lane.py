@@ -20,10 +20,10 @@ from service.domain.decision import ActionKind
 from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job
 from service.domain.sample import StoredSample
-from service.formats.decoder import Decoder, Ignored
 from service.labels import Pruned
 from service.publisher import INCIDENTS_KIND
-from service.records import DecodeError, Record
+from service.records.formats.decoder import Decoder, Ignored
+from service.records.record import DecodeError, Record
 from service.settings import Settings
 from service.show import show_labels
 from service.source import Partition

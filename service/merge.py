@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from service.records import Record
+from service.records.record import Record
 from service.source import Partition
 
 

@@ -33,10 +33,10 @@ from service.dead_letters import open_dead_letters
 from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident
 from service.domain.job import JobState
-from service.formats.decoder import Ignored, open_decoder
 from service.jobs import Finished, Jobs
 from service.lane import Lane
-from service.records import Record, TemporaryError
+from service.records.formats.decoder import Ignored, open_decoder
+from service.records.record import Record, TemporaryError
 from service.repair.policy import decide
 from service.scorers import load_scorer
 from service.settings import Settings, StreamSettings

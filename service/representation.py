@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from detectors.base import Array, State
-from service.schema import Encoder, FeatureSchema
+from service.records.schema import Encoder, FeatureSchema
 
 Raw = Mapping[str, float | str | bool | None] | Array
 """Features by name, or an embedding with an image's properties behind it, shape (m + q,)."""

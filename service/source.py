@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from service.records import Record, record_from_row
+from service.records.record import Record
+from service.records.table_row import record_from_row
 
 Partition = tuple[str, int]
 """Topic and partition."""

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import structlog
 
-from service.records import Record
+from service.records.record import Record
 from service.source import OneLane, Partition, SourceError
 from service.spool import Segment, Spool
 from service.spool_file import DamageError, Entry, EntryReader

@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 
-from service.records import Record
+from service.records.record import Record
 from service.source import KEPT_BYTES, MAX_RECORD_BYTES, OneLane, Partition, SourceError
 
 TOPIC = "stdin"

@@ -24,13 +24,14 @@ from service.domain.decision import Decision
 from service.domain.incident import Incident
 from service.domain.sample import ContentKind, StoredSample
 from service.fetch import fetch
-from service.formats.decoder import Ignored
 from service.jobs import tabular_row
 from service.labels import Spill
 from service.monitor import Monitor
-from service.records import DecodeError, LabelRecord, Observation, Record, decode, iso
+from service.records.decode import decode
+from service.records.formats.decoder import Ignored
+from service.records.record import DecodeError, LabelRecord, Observation, Record, iso
+from service.records.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
 from service.representation import Embedding, Raw, Representation, Tabular
-from service.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
 from service.segments import Segments
 from service.settings import ImageSettings, StreamSettings
 

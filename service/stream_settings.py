@@ -12,8 +12,8 @@ from detectors.base import Problem
 from detectors.names import DetectorName
 from service.config_file import FieldError
 from service.domain.decision import ActionKind
-from service.records import canonical
-from service.schema import FeatureKind
+from service.records.decode import canonical
+from service.records.schema import FeatureKind
 
 PositiveInt = Annotated[int, Field(ge=1)]
 

@@ -24,8 +24,8 @@ from detectors.synthetic import Stream
 from service.arrivals import Arrival
 from service.domain.decision import ActionKind, Decision
 from service.monitor import Monitor, Phase
+from service.records.schema import FeatureSchema
 from service.representation import Tabular
-from service.schema import FeatureSchema
 from service.settings import StreamSettings
 
 FIRST_SEED = 1000

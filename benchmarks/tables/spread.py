@@ -22,7 +22,7 @@ from detectors.synthetic import Stream, Strength
 from models.registry import Registry
 from service.domain.incident import Incident, IncidentState
 from service.pipeline import Pipeline
-from service.records import Record
+from service.records.record import Record
 from service.settings import Settings
 from service.source import ListSource
 from service.store import Store

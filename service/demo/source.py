@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from service.demo.digits import Regime, Shift, messages
-from service.records import Record
+from service.records.record import Record
 from service.source import OneLane
 
 IMAGES = "digits"

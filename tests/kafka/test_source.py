@@ -16,7 +16,7 @@ from kafka.coordinator.base import MemberState
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
 from service.kafka import KafkaSource
-from service.records import Record
+from service.records.record import Record
 from service.source import NotNowError, Partition, SourceError
 from service.source_settings import SourceSettings
 from tests.kafka.broker import Broker, new_topic, produce, produce_values

@@ -10,8 +10,8 @@ import pytest
 from detectors.prior import PriorCorrection, PriorMethod
 from service.baseline import Baseline
 from service.correction import MAX_ROWS, ScoresError, correct_scores, prior_document, prior_in_force
+from service.records.schema import FeatureSchema
 from service.representation import Tabular
-from service.schema import FeatureSchema
 
 CLASSES = ("ham", "spam")
 CORRECTION = PriorCorrection(

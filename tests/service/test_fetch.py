@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from service.fetch import fetch
-from service.records import DecodeError
+from service.records.record import DecodeError
 
 
 def test_an_object_in_an_allowed_place_is_read(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 from models.registry import Registry
 from service.domain.incident import Incident
 from service.pipeline import Pipeline
-from service.records import Record
+from service.records.record import Record
 from service.settings import Settings
 from service.source import ListSource
 from service.store import Store

@@ -8,7 +8,7 @@ import pytest
 
 from service.kafka import KafkaSource
 from service.kafka_client import to_record
-from service.records import Record
+from service.records.record import Record
 from service.source import KEPT_BYTES, MAX_RECORD_BYTES, SourceError
 from service.source_settings import SourceSettings
 

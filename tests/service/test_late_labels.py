@@ -19,7 +19,7 @@ from service.checkpoint import loads
 from service.domain.incident import Incident
 from service.domain.waiting import Spilled
 from service.pipeline import Pipeline
-from service.records import Record
+from service.records.record import Record
 from service.source import ListSource
 from service.store import Store, StoreError
 from service.telemetry.metrics import PREFIX, Metrics

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.merge import Arrival, Merge, hold_ms
-from service.records import Record
+from service.records.record import Record
 from service.source import Partition
 
 Logs = dict[Partition, list[Arrival]]

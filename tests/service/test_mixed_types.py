@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import records
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState
+from service.records import decode as records
 from service.settings import ImageSettings, StreamSettings
 from service.stream import Stream
 from tests.service.streams import as_records

@@ -17,8 +17,8 @@ from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState
 from service.domain.waiting import Side
 from service.monitor import Monitor
+from service.records.schema import FeatureSchema
 from service.representation import NEWLY_MISSING, Tabular
-from service.schema import FeatureSchema
 from service.settings import StreamSettings
 
 WARM_UP = 800

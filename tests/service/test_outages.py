@@ -17,7 +17,7 @@ from models.registry import Registry
 from service.domain.incident import Incident
 from service.jobs import Jobs
 from service.pipeline import Pipeline
-from service.records import Record
+from service.records.record import Record
 from service.settings import Settings
 from service.source import ListSource
 from service.store import Store, StoreError

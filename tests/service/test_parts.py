@@ -18,7 +18,7 @@ from models.registry import Registry
 from service import parts
 from service.domain.incident import Incident, IncidentState, Point
 from service.pipeline import Pipeline
-from service.records import Record
+from service.records.record import Record
 from service.settings import Settings
 from service.source import Abort, Aborted, ListSource, Owner
 from service.store import Store

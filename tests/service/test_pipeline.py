@@ -17,7 +17,7 @@ from models.registry import Registry
 from service.domain.incident import Incident, IncidentState, Point
 from service.lane import Unwritten
 from service.pipeline import Pipeline
-from service.records import Record
+from service.records.record import Record
 from service.settings import Settings
 from service.source import ListSource, Owner
 from service.store import Store

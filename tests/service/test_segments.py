@@ -12,13 +12,14 @@ import numpy.typing as npt
 import pytest
 
 from models.scorer import Scored
-from service import records, segments
+from service import segments
 from service.arrivals import Arrival, Outcomes
 from service.checkpoint import dumps, loads
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point
 from service.labels import Change
-from service.records import Record
+from service.records import decode as records
+from service.records.record import Record
 from service.settings import ImageSettings, StreamSettings
 from service.stream import Scorer, Stream
 from tests.service.streams import as_records

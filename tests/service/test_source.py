@@ -5,7 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.records import DecodeError, Record, decode
+from service.records.decode import decode
+from service.records.record import DecodeError, Record
 from service.source import (
     Abort,
     Aborted,

@@ -17,7 +17,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.records import DecodeError, Record, decode
+from service.records.decode import decode
+from service.records.record import DecodeError, Record
 from service.source import FileSource, SourceError
 from service.stdin import StdinSource
 from service.store import Store

@@ -21,7 +21,7 @@ from models.scorer import Scored
 from service import checkpoint
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident
-from service.records import decode
+from service.records.decode import decode
 from service.settings import ImageSettings, StreamSettings
 from service.stream import Stream
 from tests.service.streams import as_records

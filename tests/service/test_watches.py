@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from structlog.testing import capture_logs
 
-from service import records
 from service.checkpoint import dumps, loads
 from service.monitor import Phase
+from service.records import decode as records
 from service.settings import StreamSettings
 from service.stream import Decoded, Stream
 from tests.service.streams import as_records

@@ -11,8 +11,8 @@ from service.arrivals import Arrival
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident
 from service.monitor import Monitor
+from service.records.schema import FeatureKind, FeatureSchema
 from service.representation import Tabular
-from service.schema import FeatureKind, FeatureSchema
 from service.settings import StreamSettings
 
 N_FEATURES = 512

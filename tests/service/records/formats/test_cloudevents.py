@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.formats.decoder import Decoder
-from service.records import DecodeError, LabelRecord, Observation, Record
+from service.records.formats.decoder import Decoder
+from service.records.record import DecodeError, LabelRecord, Observation, Record
 
 ATTRIBUTES = {
     "specversion": "1.0",

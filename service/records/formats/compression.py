@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from service.records import DecodeError, short
+from service.records.record import DecodeError
+from service.records.shown import short
 from service.source import MAX_RECORD_BYTES
 
 MAGIC = b"\x1f\x8b"

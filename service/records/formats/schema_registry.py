@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from service.config_file import SettingsError
-from service.records import DecodeError, TemporaryError
+from service.records.record import DecodeError, TemporaryError
 from service.source_settings import SchemaRegistrySettings
 
 ACCEPT = "application/vnd.schemaregistry.v1+json, application/json"

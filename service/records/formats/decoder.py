@@ -11,23 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.formats import cloudevents, kserve
-from service.formats.avro import MAGIC as AVRO
-from service.formats.avro import Avro
-from service.formats.compression import MAGIC as GZIP
-from service.formats.compression import unpacked
-from service.formats.schema_registry import SchemaRegistry
-from service.records import (
-    MAX_IMAGE_BYTES,
-    DecodeError,
-    LabelRecord,
-    Observation,
-    Record,
-    decode,
-    decode_body,
-    is_observation,
-    parse,
-)
+from service.records.decode import decode, decode_body, is_observation
+from service.records.formats import cloudevents, kserve
+from service.records.formats.avro import MAGIC as AVRO
+from service.records.formats.avro import Avro
+from service.records.formats.compression import MAGIC as GZIP
+from service.records.formats.compression import unpacked
+from service.records.formats.schema_registry import SchemaRegistry
+from service.records.json_text import parse
+from service.records.record import MAX_IMAGE_BYTES, DecodeError, LabelRecord, Observation, Record
 from service.settings import Settings
 
 _MARKS = frozenset({GZIP[:1], AVRO})
@@ -72,7 +64,7 @@ class Decoder:
     Parameters
     ----------
     max_image_bytes
-        As for `service.records.decode`.
+        As for `service.records.decode.decode`.
     avro
         Reads Avro; without one it is refused.
     """

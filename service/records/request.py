@@ -6,7 +6,7 @@ import json
 import zlib
 from typing import NamedTuple
 
-from service.records import short
+from service.records.shown import short
 
 _WHITE = " \t\n\r"
 _GZIP = 31

@@ -7,17 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.records import (
-    DecodeError,
-    LabelRecord,
-    Observation,
-    Record,
-    canonical,
-    decode,
-    iso,
-    record_from_row,
-    short,
-)
+from service.records.decode import canonical, decode
+from service.records.record import DecodeError, LabelRecord, Observation, Record, iso
+from service.records.shown import short
+from service.records.table_row import record_from_row
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
 FULL = {

@@ -11,8 +11,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from service.formats.cloudevents import Event
-from service.records import DecodeError, parse, short
+from service.records.formats.cloudevents import Event
+from service.records.json_text import parse
+from service.records.record import DecodeError
+from service.records.shown import short
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch import BatchError, Limits, TooLargeError, gunzip, split
+from service.records.request import BatchError, Limits, TooLargeError, gunzip, split
 
 LIMITS = Limits(1000, 5)
 

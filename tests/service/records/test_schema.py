@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from service import checkpoint
-from service.records import DecodeError, Observation, Record
-from service.schema import Encoder, FeatureKind, FeatureSchema, SchemaLearner
+from service.records.record import DecodeError, Observation, Record
+from service.records.schema import Encoder, FeatureKind, FeatureSchema, SchemaLearner
 
 DECLARED = {"amount": "numeric", "country": "categorical", "is_new": "boolean"}
 SCHEMA = FeatureSchema.declared(DECLARED)

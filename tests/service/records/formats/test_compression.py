@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from service.formats.compression import gunzip, unpacked
-from service.records import DecodeError
+from service.records.formats.compression import gunzip, unpacked
+from service.records.record import DecodeError
 
 TEXT = b'{"stream":"s","id":"1","label":"2"}'
 ZIPPED = gzip.compress(TEXT)

@@ -12,160 +12,30 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
-import orjson
-
-Scalar = float | str | bool | None
-"""A feature's value: numeric, categorical, boolean or missing."""
+from service.records.json_text import _read_fast, parse
+from service.records.record import (
+    MAX_IMAGE_BYTES,
+    DecodeError,
+    LabelRecord,
+    Observation,
+    Record,
+    Scalar,
+)
+from service.records.shown import short
 
 MAX_NAME_CHARS = 256
 """Longest id, stream, class and feature name: what an indexed text column takes everywhere."""
 MAX_URI_CHARS = 2048
-MAX_IMAGE_BYTES = 5_000_000
-_SHOWN_CHARS = 60
 _OBSERVATION_ONLY = ("features", "image", "image_uri")
 _LABEL_FIELDS = frozenset({"stream", "id", "label", "time"})
 _RESERVED = _LABEL_FIELDS | {*_OBSERVATION_ONLY, "prediction", "scores", "segment"}
-_CLASSES = frozenset({"prediction", "label", "segment"})
 _IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One message as it arrived.
-
-    Attributes
-    ----------
-    topic, partition, offset
-        Where it stands; the offset grows within its partition.
-    key
-        The stream's name in UTF-8, or None.
-    value
-        The JSON text in UTF-8.
-    dropped_bytes
-        Size of a message that was too large to be kept; then `value` holds only its beginning.
-    headers
-        What came beside the value, in its order; names may repeat.
-    timestamp_ms
-        The broker's time of the message in Unix milliseconds, or None; it decides nothing here.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-    dropped_bytes: int = 0
-    headers: tuple[tuple[str, bytes], ...] = ()
-    timestamp_ms: int | None = field(default=None, compare=False)
-
-
-class Observation(NamedTuple):
-    """What one event of a deployed model says.
-
-    Attributes
-    ----------
-    stream, id
-        The monitored model's stream, and the event's name within it.
-    time
-        When it happened, in UTC; None if the record does not say.
-    features
-        Values by name, in the record's order; numbers are finite floats, None is missing.
-        An array on the wire has the names "0", "1", ...
-    image, image_uri
-        An undecoded PNG or JPEG, or where one lies; at most one of them.
-    prediction, label
-        Canonical class names (`3`, `3.0` and `"3"` are one class), or None.
-    scores
-        The model's probability by class, each in [0, 1], or None.
-    segment
-        Values by segment name.
-    """
-
-    stream: str
-    id: str
-    time: datetime | None
-    features: Mapping[str, Scalar]
-    image: bytes | None = None
-    image_uri: str | None = None
-    prediction: str | None = None
-    scores: Mapping[str, float] | None = None
-    label: str | None = None
-    segment: Mapping[str, str] = MappingProxyType({})
-
-
-class LabelRecord(NamedTuple):
-    """Ground truth for an event that came earlier, or is still to come; joined by id."""
-
-    stream: str
-    id: str
-    label: str
-    time: datetime | None
-
-
-class DecodeError(ValueError):
-    """A record that cannot be used; it goes to the dead letters and its stream goes on.
-
-    Parameters
-    ----------
-    reason
-        Short and stable, for counters: `empty`, `not_json`, `duplicate_key`, `not_an_object`,
-        `missing_field`, `unknown_field`, `conflict`, `wrong_type`, `not_finite`, `out_of_range`,
-        `bad_time`, `bad_text`, `too_large`, `not_an_image`; from `service.formats`
-        `unknown_format`, `bad_gzip`, `bad_envelope`, `batch`, `bad_avro`, `unknown_schema`; from
-        later stages `unknown_stream`, `missing_feature`, `new_feature`.
-    message
-        What was wrong, with the value shortened.
-    record
-        The record whose coordinates the text starts with, where it is known.
-    """
-
-    def __init__(self, reason: str, message: str, record: Record | None = None) -> None:
-        super().__init__(reason, message, record)
-        self.reason = reason
-        self.message = message
-        self.record = record
-
-    def at(self, record: Record) -> DecodeError:
-        """Return the same error with the coordinates of its record."""
-        return DecodeError(self.reason, self.message, record)
-
-    def __str__(self) -> str:
-        if self.record is None:
-            return self.message
-        return f"{coordinates(self.record)}: {self.message}"
-
-
-class TemporaryError(RuntimeError):
-    """Whether a record can be used is not known yet, because what tells it is away.
-
-    The record is neither used nor refused: the same one is to be decoded again.
-
-    Parameters
-    ----------
-    message
-        What is away, and why.
-    after_s
-        Seconds to wait before the next attempt.
-    """
-
-    def __init__(self, message: str, after_s: float = 1.0) -> None:
-        super().__init__(message)
-        self.after_s = after_s
-
-
-def coordinates(record: Record) -> str:
-    """Where a record stands, as `topic[partition]@offset`."""
-    return f"{record.topic}[{record.partition}]@{record.offset}"
 
 
 def decode(record: Record, *, max_image_bytes: int = MAX_IMAGE_BYTES) -> Observation | LabelRecord:
@@ -224,11 +94,6 @@ def is_observation(body: Mapping[str, Any]) -> bool:
     return False
 
 
-def iso(time: datetime) -> str:
-    """The time of an observation or a label as `isoformat` writes it, in a quarter of its time."""
-    return orjson.dumps(time)[1:-1].decode()
-
-
 def canonical(value: object, what: str = "value") -> str:
     """Turn a class, level or segment value into its one spelling.
 
@@ -260,158 +125,6 @@ def canonical(value: object, what: str = "value") -> str:
     raise DecodeError(
         "wrong_type", f"{what}: expected text, a number or a boolean, got {short(value)}"
     )
-
-
-def record_from_row(row: Mapping[str, Any], topic: str, partition: int, offset: int) -> Record:
-    """Make the record that a row of a table stands for.
-
-    Parameters
-    ----------
-    row
-        Values by column. Either `features` is a struct (or list), or every column whose name is
-        no field of a record is a feature. Images are bytes. Null and NaN are missing values,
-        because tables cannot tell them apart reliably.
-    topic, partition, offset
-        The record's coordinates.
-
-    Returns
-    -------
-    Record
-        With the body that `decode` takes; a row that stands for no record fails there.
-    """
-    body = {name: row[name] for name in row if name in _RESERVED and not _is_missing(row[name])}
-    columns = {name: value for name, value in row.items() if name not in _RESERVED}
-    if "features" not in body and not all(map(_is_missing, columns.values())):
-        body["features"] = columns
-    features = body.get("features")
-    if isinstance(features, Mapping):
-        body["features"] = {k: None if _is_missing(v) else v for k, v in features.items()}
-    for name in ("scores", "segment"):
-        # A struct column has every field in every row: those that are null were not there. A map
-        # column arrives as pairs.
-        entries = body.get(name)
-        if isinstance(entries, list) and all(isinstance(e, tuple) for e in entries):
-            entries = dict(entries)
-        if isinstance(entries, Mapping):
-            body[name] = {k: v for k, v in entries.items() if not _is_missing(v)}
-    value = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=_plain)
-    return Record(topic, partition, offset, None, value.encode("utf-8", "surrogatepass"))
-
-
-def short(value: object) -> str:
-    """Show a value in an error: cut, and containers by their size only."""
-    if isinstance(value, str | bytes):
-        shown = repr(value[:_SHOWN_CHARS])
-        return shown if len(value) <= _SHOWN_CHARS else f"{shown}... ({len(value)} long)"
-    if isinstance(value, Mapping):
-        return f"an object of {len(value)}"
-    if isinstance(value, list | tuple):
-        return f"an array of {len(value)}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    if isinstance(value, int) and value.bit_length() > 200:
-        return f"an integer of {value.bit_length()} bits"
-    return repr(value)
-
-
-def _read_fast(record: Record) -> dict[str, Any] | None:
-    """The record's object if it is plain that `parse` would return the same, else None.
-
-    orjson takes a fifth of the time, and differs in three ways. It refuses more: that is left to
-    `parse`. Of a key that stands twice it keeps the last value: every key and every text has two
-    quotes, so there are more quotes than the object accounts for. An integer beyond 64 bits becomes
-    a float: features and scores are floats in the end, but a class keeps its digits.
-    """
-    if record.dropped_bytes:
-        return None
-    try:
-        body = orjson.loads(record.value)
-    except orjson.JSONDecodeError:
-        return None
-    if type(body) is not dict:
-        return None
-    n_texts = len(body)
-    for name, item in body.items():
-        kind = type(item)
-        if kind is str:
-            n_texts += 1
-        elif kind is float:
-            if name in _CLASSES:
-                return None
-        elif kind is dict or kind is list:
-            items = item
-            if kind is dict:
-                n_texts += len(item)
-                items = item.values()
-            kinds = set(map(type, items))
-            if dict in kinds or list in kinds or (float in kinds and name in _CLASSES):
-                return None
-            if str in kinds:
-                n_texts += sum(type(text) is str for text in items)
-    return body if record.value.count(b'"') == 2 * n_texts else None
-
-
-def parse(value: bytes, dropped_bytes: int = 0) -> dict[str, Any]:
-    """Read one JSON object, strictly: no key twice, finite numbers.
-
-    Parameters
-    ----------
-    value, dropped_bytes
-        As in `Record`.
-
-    Raises
-    ------
-    DecodeError
-        If it is anything else; without coordinates.
-    """
-    if dropped_bytes:
-        raise DecodeError(
-            "too_large",
-            f"the record has {dropped_bytes} bytes, more than the source's limit; "
-            f"it starts with {short(value)}",
-        )
-    if not value.strip():
-        raise DecodeError("empty", f"expected a JSON object, got {short(value)}")
-    try:
-        body = _DECODER.decode(value.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DecodeError(
-            "not_json", f"expected UTF-8, got {short(value)} (byte {error.start})"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise DecodeError(
-            "not_json",
-            f"expected a JSON object, got {short(value)} ({error.msg} at {error.pos})",
-        ) from None
-    except RecursionError:
-        raise DecodeError("not_json", f"nested too deeply, starts with {short(value)}") from None
-    except DecodeError:
-        raise
-    except ValueError as error:  # int() refuses thousands of digits
-        raise DecodeError("out_of_range", f"a number is too large ({error})") from None
-    if not isinstance(body, dict):
-        raise DecodeError("not_an_object", f"expected a JSON object, got {short(body)}")
-    return body
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise DecodeError("duplicate_key", f"key {short(name)} stands twice in one object")
-            seen.add(name)
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise DecodeError("not_finite", f"expected finite numbers, got {name}")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _observation(body: dict[str, Any], key: bytes | None, max_image_bytes: int) -> Observation:
@@ -636,17 +349,3 @@ def _text(
     if "\x00" in value:  # PostgreSQL's text takes every character but this one
         raise DecodeError("bad_text", f"{what}: contains a NUL character, {short(value)}")
     return value
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    return str(value)

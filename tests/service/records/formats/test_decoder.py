@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from service.formats.decoder import Decoder
-from service.records import DecodeError, Record, decode
+from service.records.decode import decode
+from service.records.formats.decoder import Decoder
+from service.records.record import DecodeError, Record
 
 BODY = {"stream": "s", "id": "1", "features": {"a": 1.5}}
 PLAIN = json.dumps(BODY).encode()

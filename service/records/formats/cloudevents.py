@@ -17,8 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.formats.avro import MAGIC as AVRO
-from service.records import DecodeError, is_observation, short
+from service.records.decode import is_observation
+from service.records.formats.avro import MAGIC as AVRO
+from service.records.record import DecodeError
+from service.records.shown import short
 
 MEDIA_TYPE = "application/cloudevents"
 _PREFIX = "ce_"

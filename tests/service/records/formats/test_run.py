@@ -18,16 +18,16 @@ from detectors.base import Problem
 from models.registry import Registry
 from service import checkpoint
 from service.domain.decision import ActionKind, Decision
-from service.formats.decoder import Decoder, Ignored
-from service.formats.kserve import REQUEST, RESPONSE
 from service.pipeline import Pipeline
-from service.records import Record
+from service.records.formats.decoder import Decoder, Ignored
+from service.records.formats.kserve import REQUEST, RESPONSE
+from service.records.record import Record
 from service.settings import ImageSettings, Settings, StreamSettings
 from service.source import ListSource
 from service.store import Store
 from service.stream import Stream
 from service.telemetry.metrics import Metrics
-from tests.service.formats.registry import StubRegistry, encoded, serving
+from tests.service.records.formats.registry import StubRegistry, encoded, serving
 from tests.service.streams import x_to_y_records
 from tests.service.test_pipeline import CHANGE, confirmed, run, settings_of
 

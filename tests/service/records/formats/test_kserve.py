@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.formats.decoder import Decoder, Ignored
-from service.formats.kserve import REQUEST, RESPONSE
-from service.records import DecodeError, Observation, Record
+from service.records.formats.decoder import Decoder, Ignored
+from service.records.formats.kserve import REQUEST, RESPONSE
+from service.records.record import DecodeError, Observation, Record
 
 ID = "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d"
 HEADERS = {

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from detectors.base import Array, State
-from service.records import DecodeError, Observation, Record, Scalar, canonical, short
+from service.records.decode import canonical
+from service.records.record import DecodeError, Observation, Record, Scalar
+from service.records.shown import short
 
 MAX_LEVELS = 12
 """Levels of a categorical feature with a column of their own; the others share one."""
