@@ -15,7 +15,7 @@ from service.domain.incident import Incident
 from service.monitor import Monitor
 from service.records.schema import FeatureSchema
 from service.representation import Tabular
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 
 BATCH = 500
 """Records that the service takes at a time; results do not depend on it."""

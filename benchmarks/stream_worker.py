@@ -26,7 +26,7 @@ from confluent_kafka import Consumer, Producer
 from kafka import KafkaConsumer
 
 from service.app import open_app, open_source
-from service.settings import Settings
+from service.settings.service import Settings
 
 SAMPLE_S = 0.25
 BARE_SAMPLE_S = 0.02

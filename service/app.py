@@ -27,9 +27,9 @@ from service.pipeline import Pipeline
 from service.promotion import promote, rollback
 from service.publisher import INCIDENTS_KIND, IncidentTopic, Publisher
 from service.records.request import Limits
-from service.settings import Settings
+from service.settings.service import Settings
+from service.settings.source import SourceSettings
 from service.source import DirectorySource, FileSource, Source
-from service.source_settings import SourceSettings
 from service.spool import Spool
 from service.spool_source import SpoolSource
 from service.stdin import StdinSource

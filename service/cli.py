@@ -44,7 +44,8 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 
 
 def _load(config: Path) -> Any:
-    from service.settings import SettingsError, load
+    from service.settings.file import SettingsError
+    from service.settings.service import load
 
     try:
         return load(config)
@@ -102,7 +103,7 @@ def run(config: Config) -> None:
     from service.http import ListenError
     from service.pipeline import NoChampionError
     from service.records.record import TemporaryError
-    from service.settings import SettingsError
+    from service.settings.file import SettingsError
     from service.source import SourceError
     from service.tables import StoreError
     from service.telemetry.logs import configure

@@ -17,10 +17,10 @@ from models.spec import Family, ModelVersion
 from service.jobs import progress_of, publish_result, source_job, start_training, tabular_row
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import LabelRecord, Observation
-from service.settings import Settings
+from service.settings.service import Settings
+from service.settings.stream import ModelSettings
 from service.source import FileSource
 from service.store import Store
-from service.stream_settings import ModelSettings
 
 HOLDOUT_SHARE = 0.2
 """Newest share of the rows, which only measures."""

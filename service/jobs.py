@@ -27,9 +27,9 @@ from models.spec import Family, ModelVersion
 from service.domain.accuracy import worse
 from service.domain.job import Job, JobState
 from service.domain.sample import StoredSample
-from service.settings import Settings
+from service.settings.service import Settings
+from service.settings.stream import ModelSettings
 from service.store import Store
-from service.stream_settings import ModelSettings
 
 log = structlog.get_logger()
 

@@ -32,8 +32,8 @@ from service.kafka_group import Change, ChangeKind, Group
 from service.kafka_python import KafkaPythonMember, KafkaPythonReader
 from service.merge import Arrival, Merge, hold_ms
 from service.records.record import Record
+from service.settings.source import SourceSettings
 from service.source import NotNowError, Owner, Partition, SourceError
-from service.source_settings import SourceSettings
 
 log = structlog.get_logger()
 

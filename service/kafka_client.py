@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.records.record import Record
+from service.settings.source import SourceSettings
 from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
-from service.source_settings import SourceSettings
 
 
 class ClientError(RuntimeError):

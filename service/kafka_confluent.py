@@ -22,8 +22,8 @@ from service.kafka_client import (
     to_record,
 )
 from service.records.record import Record
+from service.settings.source import SourceSettings
 from service.source import Partition
-from service.source_settings import SourceSettings
 
 _RECONNECT_MS = 2000
 """As with kafka-python: the client's own 10 s would add as much to every outage."""

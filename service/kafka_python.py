@@ -22,8 +22,8 @@ from service.kafka_client import (
     OffsetsGoneError,
     to_record,
 )
+from service.settings.source import SourceSettings
 from service.source import Partition
-from service.source_settings import SourceSettings
 
 _RECONNECT_MS = 2000
 """Longest pause between two attempts to reach a broker; 30 s, the client's own, would add as much

@@ -24,7 +24,7 @@ from service.labels import Pruned
 from service.publisher import INCIDENTS_KIND
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import DecodeError, Record
-from service.settings import Settings
+from service.settings.service import Settings
 from service.show import show_labels
 from service.source import Partition
 from service.stream import Batch, Decoded, Stream

@@ -29,7 +29,7 @@ from service.domain.waiting import Side
 from service.examiner import Examiner, aloud
 from service.labels import Change, Ended, LabelJoin, Outcome, Pruned
 from service.representation import NEWLY_MISSING, Representation
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 from service.watches import Found, Watches, stack
 
 

@@ -39,7 +39,8 @@ from service.records.formats.decoder import Ignored, open_decoder
 from service.records.record import Record, TemporaryError
 from service.repair.policy import decide
 from service.scorers import load_scorer
-from service.settings import Settings, StreamSettings
+from service.settings.service import Settings
+from service.settings.stream import StreamSettings
 from service.show import show
 from service.source import FileSource, NotNowError, Partition, Source
 from service.spill import StoreSpill

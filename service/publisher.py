@@ -16,8 +16,8 @@ from kafka import errors as kafka_errors
 from service.domain.action import Action
 from service.kafka_python import connection_config
 from service.outbox import Delivery
+from service.settings.source import SourceSettings
 from service.source import MAX_RECORD_BYTES, SourceError
-from service.source_settings import SourceSettings
 from service.webhook import CONTENT_TYPE, TYPE_PREFIX, cloud_event
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from service import settings
+from service.settings import page as settings
 from service.telemetry import metrics
 
 PAGES = {

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.app import App, open_app
-from service.settings import Settings
+from service.settings.service import Settings
 from service.source import FileSource
 from service.store import Store
 

@@ -22,7 +22,7 @@ from service.domain.incident import Incident, IncidentState, Point
 from service.labels import Change
 from service.monitor import Monitor
 from service.representation import Representation
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 
 Key = tuple[str, str]
 """Name and value of a segment, such as ("camera", "7")."""

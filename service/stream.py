@@ -33,7 +33,8 @@ from service.records.record import DecodeError, LabelRecord, Observation, Record
 from service.records.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
 from service.representation import Embedding, Raw, Representation, Tabular
 from service.segments import Segments
-from service.settings import ImageSettings, StreamSettings
+from service.settings.service import ImageSettings
+from service.settings.stream import StreamSettings
 
 Body = Observation | LabelRecord
 Decoded = tuple[Record, Body]

@@ -14,7 +14,7 @@ from detectors.confirm import UNLABELLED
 from detectors.watch import Feed, Watching, build_watches, watch_from_snapshot
 from service.arrivals import Event, Labelled, Seen
 from service.baseline import Baseline
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 
 log = structlog.get_logger()
 

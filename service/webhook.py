@@ -33,7 +33,7 @@ from service import __version__
 from service.addresses import is_public
 from service.domain.action import Action, ActionState
 from service.outbox import Delivery
-from service.settings import WebhookSettings
+from service.settings.service import WebhookSettings
 from service.telemetry.metrics import Metrics
 
 TYPE_PREFIX = "io.shiftwatch."

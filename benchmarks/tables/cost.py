@@ -26,7 +26,7 @@ from service.domain.decision import ActionKind, Decision
 from service.monitor import Monitor, Phase
 from service.records.schema import FeatureSchema
 from service.representation import Tabular
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 
 FIRST_SEED = 1000
 N_FEATURES = 32

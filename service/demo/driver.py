@@ -29,7 +29,7 @@ from service.domain.incident import Incident, IncidentState
 from service.first_model import train_first
 from service.http import HttpServer
 from service.monitor import Phase as MonitorPhase
-from service.settings import Settings
+from service.settings.service import Settings
 from service.store import Store
 from service.stream import Batch, Stream
 

@@ -10,7 +10,7 @@ import yaml
 
 from service.records.decode import decode
 from service.records.record import Observation, Record
-from service.settings import load
+from service.settings.service import load
 from tests.deploy.test_metrics_named import ROOT
 
 CONFIGS = sorted(ROOT.glob("examples/*.yaml"))

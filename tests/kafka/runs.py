@@ -20,7 +20,7 @@ from models.registry import Registry
 from service.app import open_source
 from service.domain.incident import Incident
 from service.pipeline import Pipeline
-from service.settings import Settings
+from service.settings.service import Settings
 from service.store import Store
 from service.telemetry.metrics import Metrics
 from tests.kafka.broker import Message

@@ -15,7 +15,7 @@ from service.kafka import KafkaSource
 from service.kafka_client import Reader
 from service.kafka_confluent import ConfluentReader
 from service.kafka_python import KafkaPythonReader
-from service.source_settings import SourceSettings
+from service.settings.source import SourceSettings
 from tests.kafka.broker import new_topic, produce
 from tests.kafka.test_source import DEADLINE_S, Desk, drive
 

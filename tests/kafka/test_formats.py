@@ -13,7 +13,7 @@ from service.kafka import KafkaSource
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.formats.kserve import REQUEST, RESPONSE
 from service.records.record import Observation
-from service.source_settings import SourceSettings
+from service.settings.source import SourceSettings
 from tests.kafka.broker import new_topic
 from tests.kafka.test_source import Desk, collect
 

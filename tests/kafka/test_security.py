@@ -13,8 +13,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from service import kafka_confluent, kafka_python
 from service.kafka import KafkaSource
+from service.settings.source import SourceSettings
 from service.source import SourceError
-from service.source_settings import SourceSettings
 from tests.kafka.broker import PASSWORD, USER, Broker, NoBrokerError, new_topic, produce_values
 from tests.kafka.certificates import KEY_PASSWORD, Certificates
 from tests.kafka.conftest import none

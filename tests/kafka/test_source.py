@@ -17,8 +17,8 @@ from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
 from service.kafka import KafkaSource
 from service.records.record import Record
+from service.settings.source import SourceSettings
 from service.source import NotNowError, Partition, SourceError
-from service.source_settings import SourceSettings
 from tests.kafka.broker import Broker, new_topic, produce, produce_values
 
 DEADLINE_S = 60.0

@@ -21,9 +21,9 @@ from service.dead_letters import DeadLetterTopic
 from service.domain.action import Action, ActionState
 from service.domain.dead_letter import DeadLetter
 from service.publisher import INCIDENTS_KIND, IncidentTopic, Message, Publisher
-from service.settings import Settings
+from service.settings.service import Settings
+from service.settings.source import SourceSettings
 from service.source import SourceError
-from service.source_settings import SourceSettings
 from tests.kafka.broker import Broker, new_topic, produce
 from tests.kafka.runs import Topics, document, step_until
 

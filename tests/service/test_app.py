@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from service.app import App, open_app, serving
-from service.settings import Settings
+from service.settings.service import Settings
 from service.source import ListSource
 from tests.service.streams import as_records
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from service.app import App, open_app, open_source, serving
-from service.settings import Settings
+from service.settings.service import Settings
 from service.source import MAX_RECORD_BYTES
 from service.spool_source import SpoolSource
 from tests.service.streams import x_to_y_records

@@ -24,7 +24,7 @@ from models.registry import Registry
 from service.domain.incident import Incident
 from service.pipeline import Pipeline
 from service.records.record import Record
-from service.settings import Settings
+from service.settings.service import Settings
 from service.source import ListSource
 from service.store import Store
 from service.telemetry.metrics import Metrics

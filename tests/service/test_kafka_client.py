@@ -9,8 +9,8 @@ import pytest
 from service.kafka import KafkaSource
 from service.kafka_client import to_record
 from service.records.record import Record
+from service.settings.source import SourceSettings
 from service.source import KEPT_BYTES, MAX_RECORD_BYTES, SourceError
-from service.source_settings import SourceSettings
 
 
 def test_a_client_that_is_not_installed_is_named_with_the_remedy(

@@ -10,7 +10,8 @@ import pytest
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState
 from service.records import decode as records
-from service.settings import ImageSettings, StreamSettings
+from service.settings.service import ImageSettings
+from service.settings.stream import StreamSettings
 from service.stream import Stream
 from tests.service.streams import as_records
 

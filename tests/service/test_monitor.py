@@ -19,7 +19,7 @@ from service.domain.waiting import Side
 from service.monitor import Monitor
 from service.records.schema import FeatureSchema
 from service.representation import NEWLY_MISSING, Tabular
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 
 WARM_UP = 800
 CHANGE = 1500

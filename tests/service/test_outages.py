@@ -18,7 +18,7 @@ from service.domain.incident import Incident
 from service.jobs import Jobs
 from service.pipeline import Pipeline
 from service.records.record import Record
-from service.settings import Settings
+from service.settings.service import Settings
 from service.source import ListSource
 from service.store import Store, StoreError
 from service.telemetry.metrics import Metrics

@@ -16,7 +16,7 @@ from service.outbox import (
     Outbox,
     retry_delay,
 )
-from service.settings import WebhookSettings
+from service.settings.service import WebhookSettings
 from service.store import HOLD_S, Store, StoreError
 
 

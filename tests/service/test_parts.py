@@ -19,7 +19,7 @@ from service import parts
 from service.domain.incident import Incident, IncidentState, Point
 from service.pipeline import Pipeline
 from service.records.record import Record
-from service.settings import Settings
+from service.settings.service import Settings
 from service.source import Abort, Aborted, ListSource, Owner
 from service.store import Store
 from service.telemetry.metrics import Metrics

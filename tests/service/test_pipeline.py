@@ -18,7 +18,7 @@ from service.domain.incident import Incident, IncidentState, Point
 from service.lane import Unwritten
 from service.pipeline import Pipeline
 from service.records.record import Record
-from service.settings import Settings
+from service.settings.service import Settings
 from service.source import ListSource, Owner
 from service.store import Store
 from service.telemetry.metrics import Metrics

@@ -20,7 +20,8 @@ from service.domain.incident import Incident, IncidentState, Point
 from service.labels import Change
 from service.records import decode as records
 from service.records.record import Record
-from service.settings import ImageSettings, StreamSettings
+from service.settings.service import ImageSettings
+from service.settings.stream import StreamSettings
 from service.stream import Scorer, Stream
 from tests.service.streams import as_records
 

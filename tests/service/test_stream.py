@@ -22,7 +22,8 @@ from service import checkpoint
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident
 from service.records.decode import decode
-from service.settings import ImageSettings, StreamSettings
+from service.settings.service import ImageSettings
+from service.settings.stream import StreamSettings
 from service.stream import Stream
 from tests.service.streams import as_records
 

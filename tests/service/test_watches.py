@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from service.checkpoint import dumps, loads
 from service.monitor import Phase
 from service.records import decode as records
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 from service.stream import Decoded, Stream
 from tests.service.streams import as_records
 from tests.service.test_segments import stream_of

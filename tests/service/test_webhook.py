@@ -19,7 +19,7 @@ from standardwebhooks import WebhookVerificationError
 
 from service.domain.action import Action, ActionState
 from service.outbox import Delivery
-from service.settings import WebhookSettings
+from service.settings.service import WebhookSettings
 from service.telemetry.metrics import Metrics
 from service.webhook import MAX_BODY_BYTES, Webhook, cloud_event, message_id, resolve, retry_after
 

@@ -13,7 +13,7 @@ from service.domain.incident import Incident
 from service.monitor import Monitor
 from service.records.schema import FeatureKind, FeatureSchema
 from service.representation import Tabular
-from service.settings import StreamSettings
+from service.settings.stream import StreamSettings
 
 N_FEATURES = 512
 CHANGE = 700

@@ -20,7 +20,7 @@ from service.records.formats.compression import unpacked
 from service.records.formats.schema_registry import SchemaRegistry
 from service.records.json_text import parse
 from service.records.record import MAX_IMAGE_BYTES, DecodeError, LabelRecord, Observation, Record
-from service.settings import Settings
+from service.settings.service import Settings
 
 _MARKS = frozenset({GZIP[:1], AVRO})
 _SPECVERSION = b'"specversion"'

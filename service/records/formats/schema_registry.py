@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import httpx
 
-from service.config_file import SettingsError
 from service.records.record import DecodeError, TemporaryError
-from service.source_settings import SchemaRegistrySettings
+from service.settings.file import SettingsError
+from service.settings.source import SchemaRegistrySettings
 
 ACCEPT = "application/vnd.schemaregistry.v1+json, application/json"
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024

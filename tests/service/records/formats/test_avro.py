@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from service.config_file import SettingsError
 from service.records.formats.avro import Avro
 from service.records.formats.decoder import Decoder, open_decoder
 from service.records.formats.schema_registry import SchemaRegistry
 from service.records.record import DecodeError, LabelRecord, Observation, Record, TemporaryError
-from service.settings import loads
-from service.source_settings import SchemaRegistrySettings
+from service.settings.file import SettingsError
+from service.settings.service import loads
+from service.settings.source import SchemaRegistrySettings
 from tests.service.records.formats.registry import StubRegistry, encoded, serving
 
 EVENT: dict[str, Any] = {

@@ -22,7 +22,8 @@ from service.pipeline import Pipeline
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.formats.kserve import REQUEST, RESPONSE
 from service.records.record import Record
-from service.settings import ImageSettings, Settings, StreamSettings
+from service.settings.service import ImageSettings, Settings
+from service.settings.stream import StreamSettings
 from service.source import ListSource
 from service.store import Store
 from service.stream import Stream

@@ -1,6 +1,6 @@
 import pytest
 
-from service.config_file import Document, SettingsError, did_you_mean, dotted, parse
+from service.settings.file import Document, SettingsError, did_you_mean, dotted, parse
 
 
 def problems(text: str) -> tuple[str, ...]:

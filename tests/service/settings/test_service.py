@@ -9,20 +9,13 @@ from models.spec import Family
 from models.strategy import Strategy
 from service.domain.decision import ActionKind
 from service.domain.incident import IncidentState
-from service.settings import (
-    Settings,
-    SettingsError,
-    StreamSettings,
-    WebhookSettings,
-    describe,
-    load,
-    loads,
-    reference_page,
-)
-from service.stream_settings import ModelSettings
+from service.settings.file import SettingsError
+from service.settings.page import describe, reference_page
+from service.settings.service import Settings, WebhookSettings, load, loads
+from service.settings.stream import ModelSettings, StreamSettings
 
 SMALLEST = "streams: [{name: s, problem: x_to_y}]\n"
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 
 
 def problems(text: str, environ: dict[str, str] | None = None) -> list[str]:

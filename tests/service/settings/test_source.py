@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import SettingsError, loads
-from service.source_settings import SourceSettings
+from service.settings.file import SettingsError
+from service.settings.service import loads
+from service.settings.source import SourceSettings
 
 STREAMS = "streams: [{name: s, problem: x_to_y}]\n"
 KAFKA = "kind: kafka, bootstrap_servers: 'a:9092, b:9092', topics: {features: events}"

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from service.config_file import FieldError
-from service.secret import read_secret
-from service.stream_settings import Section
+from service.settings.file import FieldError
+from service.settings.secret import read_secret
+from service.settings.section import Section
 
 Text = Annotated[str, Field(min_length=1)]
 

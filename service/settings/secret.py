@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from service.config_file import SettingsError
+from service.settings.file import SettingsError
 
 
 def read_secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:

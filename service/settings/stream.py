@@ -5,23 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from detectors import alibi
 from detectors.base import Problem
 from detectors.names import DetectorName
-from service.config_file import FieldError
 from service.domain.decision import ActionKind
 from service.records.decode import canonical
 from service.records.schema import FeatureKind
+from service.settings.file import FieldError
+from service.settings.section import Section
 
 PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of the settings: nothing unknown, nothing changed, no number that is none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ReferenceSettings(Section):
