@@ -21,7 +21,6 @@ from service.domain.incident import Incident
 from service.http import HttpServer, create_app
 from service.ingest import Ingest
 from service.jobs import Jobs, Progress
-from service.kafka import KafkaSource
 from service.outbox import Handler, Outbox
 from service.pipeline import Pipeline
 from service.promotion import promote, rollback
@@ -29,10 +28,13 @@ from service.publisher import INCIDENTS_KIND, IncidentTopic, Publisher
 from service.records.request import Limits
 from service.settings.service import Settings
 from service.settings.source import SourceSettings
-from service.source import DirectorySource, FileSource, Source
-from service.spool import Spool
-from service.spool_source import SpoolSource
-from service.stdin import StdinSource
+from service.sources.directory import DirectorySource
+from service.sources.files import FileSource
+from service.sources.kafka.source import KafkaSource
+from service.sources.source import Source
+from service.sources.spool.source import SpoolSource
+from service.sources.spool.spool import Spool
+from service.sources.stdin import StdinSource
 from service.store import Store
 from service.telemetry.metrics import Metrics
 from service.webhook import Webhook

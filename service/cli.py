@@ -104,7 +104,7 @@ def run(config: Config) -> None:
     from service.pipeline import NoChampionError
     from service.records.record import TemporaryError
     from service.settings.file import SettingsError
-    from service.source import SourceError
+    from service.sources.source import SourceError
     from service.tables import StoreError
     from service.telemetry.logs import configure
 
@@ -141,7 +141,7 @@ def replay(
     """
     from service.pipeline import NoChampionError
     from service.replay import replay_file
-    from service.source import SourceError
+    from service.sources.source import SourceError
     from service.telemetry.logs import configure
 
     settings = _load(config)

@@ -15,7 +15,7 @@ import structlog
 from service.domain.dead_letter import DeadLetter
 from service.publisher import Message, Publisher, is_too_large
 from service.settings.service import Settings
-from service.source import SourceError
+from service.sources.source import SourceError
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import LabelRecord, Observation
 from service.settings.service import Settings
 from service.settings.stream import ModelSettings
-from service.source import FileSource
+from service.sources.files import FileSource
 from service.store import Store
 
 HOLDOUT_SHARE = 0.2

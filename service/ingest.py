@@ -17,8 +17,8 @@ from service.problem import problem
 from service.records.decode import decode
 from service.records.record import DecodeError, Record
 from service.records.request import BatchError, Limits, TooLargeError, gunzip, split
-from service.source import MAX_RECORD_BYTES
-from service.spool import KeyReusedError, NotNow, Spool
+from service.sources.source import MAX_RECORD_BYTES
+from service.sources.spool.spool import KeyReusedError, NotNow, Spool
 
 log = structlog.get_logger(__name__)
 

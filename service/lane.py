@@ -26,7 +26,7 @@ from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import DecodeError, Record
 from service.settings.service import Settings
 from service.show import show_labels
-from service.source import Partition
+from service.sources.source import Partition
 from service.stream import Batch, Decoded, Stream
 from service.telemetry.metrics import Metrics
 from service.transaction import Transaction

@@ -42,7 +42,8 @@ from service.scorers import load_scorer
 from service.settings.service import Settings
 from service.settings.stream import StreamSettings
 from service.show import show
-from service.source import FileSource, NotNowError, Partition, Source
+from service.sources.files import FileSource
+from service.sources.source import NotNowError, Partition, Source
 from service.spill import StoreSpill
 from service.store import FencedError, Store, StoreError
 from service.stream import Batch, Decoded, Scorer, Stream

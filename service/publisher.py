@@ -14,10 +14,10 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from service.domain.action import Action
-from service.kafka_python import connection_config
 from service.outbox import Delivery
 from service.settings.source import SourceSettings
-from service.source import MAX_RECORD_BYTES, SourceError
+from service.sources.kafka.kafka_python import connection_config
+from service.sources.source import MAX_RECORD_BYTES, SourceError
 from service.webhook import CONTENT_TYPE, TYPE_PREFIX, cloud_event
 
 log = structlog.get_logger()

@@ -23,7 +23,6 @@ from service.arrivals import Arrival, Outcomes
 from service.domain.decision import Decision
 from service.domain.incident import Incident
 from service.domain.sample import ContentKind, StoredSample
-from service.fetch import fetch
 from service.jobs import tabular_row
 from service.labels import Spill
 from service.monitor import Monitor
@@ -35,6 +34,7 @@ from service.representation import Embedding, Raw, Representation, Tabular
 from service.segments import Segments
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
+from service.sources.images import fetch
 
 Body = Observation | LabelRecord
 Decoded = tuple[Record, Body]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.demo.digits import Regime, Shift, messages
 from service.records.record import Record
-from service.source import OneLane
+from service.sources.source import OneLane
 
 IMAGES = "digits"
 PIXELS = "digits-pixels"

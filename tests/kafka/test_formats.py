@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 from kafka import KafkaProducer
 
-from service.kafka import KafkaSource
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.formats.kserve import REQUEST, RESPONSE
 from service.records.record import Observation
 from service.settings.source import SourceSettings
+from service.sources.kafka.source import KafkaSource
 from tests.kafka.broker import new_topic
 from tests.kafka.test_source import Desk, collect
 

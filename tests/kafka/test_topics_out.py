@@ -23,7 +23,7 @@ from service.domain.dead_letter import DeadLetter
 from service.publisher import INCIDENTS_KIND, IncidentTopic, Message, Publisher
 from service.settings.service import Settings
 from service.settings.source import SourceSettings
-from service.source import SourceError
+from service.sources.source import SourceError
 from tests.kafka.broker import Broker, new_topic, produce
 from tests.kafka.runs import Topics, document, step_until
 

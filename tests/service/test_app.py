@@ -13,7 +13,7 @@ import pytest
 
 from service.app import App, open_app, serving
 from service.settings.service import Settings
-from service.source import ListSource
+from service.sources.listed import ListSource
 from tests.service.streams import as_records
 
 CLASSES = ("ham", "spam")

@@ -19,8 +19,8 @@ import pytest
 
 from service.app import App, open_app, open_source, serving
 from service.settings.service import Settings
-from service.source import MAX_RECORD_BYTES
-from service.spool_source import SpoolSource
+from service.sources.source import MAX_RECORD_BYTES
+from service.sources.spool.source import SpoolSource
 from tests.service.streams import x_to_y_records
 
 TOKEN = "a-token-for-tests"

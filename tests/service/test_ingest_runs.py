@@ -25,7 +25,7 @@ from service.domain.incident import Incident
 from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
-from service.source import ListSource
+from service.sources.listed import ListSource
 from service.store import Store
 from service.telemetry.metrics import Metrics
 from tests.service.streams import x_to_y_records

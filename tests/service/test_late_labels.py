@@ -20,7 +20,7 @@ from service.domain.incident import Incident
 from service.domain.waiting import Spilled
 from service.pipeline import Pipeline
 from service.records.record import Record
-from service.source import ListSource
+from service.sources.listed import ListSource
 from service.store import Store, StoreError
 from service.telemetry.metrics import PREFIX, Metrics
 from tests.service.streams import as_records, x_to_y_records

@@ -19,7 +19,7 @@ from service.jobs import Jobs
 from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
-from service.source import ListSource
+from service.sources.listed import ListSource
 from service.store import Store, StoreError
 from service.telemetry.metrics import Metrics
 from service.transaction import Transaction

@@ -20,7 +20,8 @@ from service.domain.incident import Incident, IncidentState, Point
 from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
-from service.source import Abort, Aborted, ListSource, Owner
+from service.sources.listed import Abort, Aborted, ListSource
+from service.sources.source import Owner
 from service.store import Store
 from service.telemetry.metrics import Metrics
 from tests.service.streams import as_records, x_to_y_records

@@ -19,7 +19,8 @@ from service.lane import Unwritten
 from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
-from service.source import ListSource, Owner
+from service.sources.listed import ListSource
+from service.sources.source import Owner
 from service.store import Store
 from service.telemetry.metrics import Metrics
 from service.transaction import Transaction

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from service.records.formats.schema_registry import RegisteredSchema, SchemaRegistry
 from service.records.json_text import parse
 from service.records.record import DecodeError
 from service.records.shown import short
 from service.records.table_row import record_from_row
 from service.settings.file import SettingsError
+from service.sources.kafka.schema_registry import RegisteredSchema, SchemaRegistry
 
 MAGIC = b"\x00"
 """First byte of a value, with which no JSON begins."""

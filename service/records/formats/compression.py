@@ -6,7 +6,7 @@ import zlib
 
 from service.records.record import DecodeError
 from service.records.shown import short
-from service.source import MAX_RECORD_BYTES
+from service.sources.source import MAX_RECORD_BYTES
 
 MAGIC = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS

@@ -17,10 +17,10 @@ from service.records.formats.avro import MAGIC as AVRO
 from service.records.formats.avro import Avro
 from service.records.formats.compression import MAGIC as GZIP
 from service.records.formats.compression import unpacked
-from service.records.formats.schema_registry import SchemaRegistry
 from service.records.json_text import parse
 from service.records.record import MAX_IMAGE_BYTES, DecodeError, LabelRecord, Observation, Record
 from service.settings.service import Settings
+from service.sources.kafka.schema_registry import SchemaRegistry
 
 _MARKS = frozenset({GZIP[:1], AVRO})
 _SPECVERSION = b'"specversion"'

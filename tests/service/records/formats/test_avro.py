@@ -15,11 +15,11 @@ import pytest
 
 from service.records.formats.avro import Avro
 from service.records.formats.decoder import Decoder, open_decoder
-from service.records.formats.schema_registry import SchemaRegistry
 from service.records.record import DecodeError, LabelRecord, Observation, Record, TemporaryError
 from service.settings.file import SettingsError
 from service.settings.service import loads
 from service.settings.source import SchemaRegistrySettings
+from service.sources.kafka.schema_registry import SchemaRegistry
 from tests.service.records.formats.registry import StubRegistry, encoded, serving
 
 EVENT: dict[str, Any] = {

@@ -24,7 +24,7 @@ from service.records.formats.kserve import REQUEST, RESPONSE
 from service.records.record import Record
 from service.settings.service import ImageSettings, Settings
 from service.settings.stream import StreamSettings
-from service.source import ListSource
+from service.sources.listed import ListSource
 from service.store import Store
 from service.stream import Stream
 from service.telemetry.metrics import Metrics

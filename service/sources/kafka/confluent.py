@@ -1,4 +1,4 @@
-"""The client confluent-kafka behind the contracts of `service.kafka_client`; an extra."""
+"""The client confluent-kafka behind the contracts of `service.sources.kafka.client`; an extra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from service.kafka_client import (
+from service.records.record import Record
+from service.settings.source import SourceSettings
+from service.sources.kafka.client import (
     AwayError,
     Bounds,
     ClientError,
@@ -21,9 +23,7 @@ from service.kafka_client import (
     OffsetsGoneError,
     to_record,
 )
-from service.records.record import Record
-from service.settings.source import SourceSettings
-from service.source import Partition
+from service.sources.source import Partition
 
 _RECONNECT_MS = 2000
 """As with kafka-python: the client's own 10 s would add as much to every outage."""

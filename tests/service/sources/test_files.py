@@ -7,16 +7,10 @@ import pytest
 
 from service.records.decode import decode
 from service.records.record import DecodeError, Record
-from service.source import (
-    Abort,
-    Aborted,
-    DirectorySource,
-    FileSource,
-    ListSource,
-    Pause,
-    Source,
-    SourceError,
-)
+from service.sources.directory import DirectorySource
+from service.sources.files import FileSource
+from service.sources.listed import Abort, Aborted, ListSource, Pause
+from service.sources.source import Source, SourceError
 
 
 def drain(source: Source, size: int = 3) -> list[Record]:

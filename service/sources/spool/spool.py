@@ -1,8 +1,8 @@
 """Events that were taken over HTTP, on disk until they are processed.
 
 What `append` has said to be written is synced to disk, and is delivered to the pipeline by
-`service.spool_source` as a broker would: with offsets that go on over restarts, from the store's
-offset on. Requests that come together share one sync.
+`service.sources.spool.source` as a broker would: with offsets that go on over restarts, from the
+store's offset on. Requests that come together share one sync.
 
 Files are only appended to. One that is full is followed by another one, and goes when all of its
 records are processed. A write that a crash cut off is cut away at the next start.
@@ -24,8 +24,8 @@ from typing import Literal
 
 import structlog
 
-from service.source import SourceError
-from service.spool_file import (
+from service.sources.source import SourceError
+from service.sources.spool.file import (
     DamageError,
     EntryReader,
     Key,

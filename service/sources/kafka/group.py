@@ -16,14 +16,14 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from service.kafka_client import (
+from service.sources.kafka.client import (
     AwayError,
     ClientError,
     FencedMemberError,
     GroupListener,
     Member,
 )
-from service.source import Partition
+from service.sources.source import Partition
 
 log = structlog.get_logger()
 

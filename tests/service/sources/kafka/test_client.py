@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from service.kafka import KafkaSource
-from service.kafka_client import to_record
 from service.records.record import Record
 from service.settings.source import SourceSettings
-from service.source import KEPT_BYTES, MAX_RECORD_BYTES, SourceError
+from service.sources.kafka.client import to_record
+from service.sources.kafka.source import KafkaSource
+from service.sources.source import KEPT_BYTES, MAX_RECORD_BYTES, SourceError
 
 
 def test_a_client_that_is_not_installed_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "service.kafka_confluent", raising=False)
+    monkeypatch.delitem(sys.modules, "service.sources.kafka.confluent", raising=False)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     settings = SourceSettings.model_validate(
         {

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 
 from service.records.decode import decode
 from service.records.record import DecodeError, Record
-from service.source import FileSource, SourceError
-from service.stdin import StdinSource
+from service.sources.files import FileSource
+from service.sources.source import SourceError
+from service.sources.stdin import StdinSource
 from service.store import Store
 from tests.service.streams import x_to_y_records
 
 AT = ("stdin", 0)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Pipe:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from service.records.record import Record
 from service.settings.source import SourceSettings
-from service.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
+from service.sources.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
 
 
 class ClientError(RuntimeError):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from service.records.record import Record
-from service.source import KEPT_BYTES, MAX_RECORD_BYTES, OneLane, Partition, SourceError
+from service.sources.source import KEPT_BYTES, MAX_RECORD_BYTES, OneLane, Partition, SourceError
 
 TOPIC = "stdin"
 _READ_BYTES = 1 << 16

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from service.fetch import fetch
 from service.records.record import DecodeError
+from service.sources.images import fetch
 
 
 def test_an_object_in_an_allowed_place_is_read(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from contextlib import closing
 import structlog
 
 from service.records.record import Record
-from service.source import OneLane, Partition, SourceError
-from service.spool import Segment, Spool
-from service.spool_file import DamageError, Entry, EntryReader
+from service.sources.source import OneLane, Partition, SourceError
+from service.sources.spool.file import DamageError, Entry, EntryReader
+from service.sources.spool.spool import Segment, Spool
 
 log = structlog.get_logger(__name__)
 

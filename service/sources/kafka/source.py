@@ -1,12 +1,12 @@
 """Topics of Kafka as a source.
 
-A lane is one partition number of all topics; the consumer group says which lanes are this
-process's (`service.kafka_group`). The store decides where each goes on: a lane that is assigned is
-read from the offsets its owner names. The offsets that `commit` writes to the broker are for
-people and tools; they are never read.
+A lane is one partition number of all topics; the consumer group says which lanes are this process's
+(`service.sources.kafka.group`). The store decides where each goes on: a lane that is assigned is
+read from the offsets its owner names. The offsets that `commit` writes to the broker are for people
+and tools; they are never read.
 
-The records of a lane are merged in the order of their times (`service.merge`), so the result does
-not depend on how they reach the process. Lanes do not wait for each other.
+The records of a lane are merged in the order of their times (`service.sources.kafka.merge`), so the
+result does not depend on how they reach the process. Lanes do not wait for each other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from functools import cache
 
 import structlog
 
-from service.kafka_client import (
+from service.records.record import Record
+from service.settings.source import SourceSettings
+from service.sources.kafka.client import (
     AwayError,
     ClientError,
     FencedMemberError,
@@ -28,12 +30,10 @@ from service.kafka_client import (
     Reader,
     check_certificates,
 )
-from service.kafka_group import Change, ChangeKind, Group
-from service.kafka_python import KafkaPythonMember, KafkaPythonReader
-from service.merge import Arrival, Merge, hold_ms
-from service.records.record import Record
-from service.settings.source import SourceSettings
-from service.source import NotNowError, Owner, Partition, SourceError
+from service.sources.kafka.group import Change, ChangeKind, Group
+from service.sources.kafka.kafka_python import KafkaPythonMember, KafkaPythonReader
+from service.sources.kafka.merge import Arrival, Merge, hold_ms
+from service.sources.source import NotNowError, Owner, Partition, SourceError
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ def _client(
     if name == "kafka-python":
         return KafkaPythonReader, KafkaPythonMember
     try:
-        from service.kafka_confluent import ConfluentMember, ConfluentReader  # noqa: PLC0415
+        from service.sources.kafka.confluent import ConfluentMember, ConfluentReader  # noqa: PLC0415
     except ModuleNotFoundError as error:  # an extra
         raise SourceError(
             f"source.client: {name} needs the package confluent-kafka, which is not installed: "

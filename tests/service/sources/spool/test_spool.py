@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.source import SourceError
-from service.spool import Appended, Drain, KeyReusedError, NotNow, Spool
-from service.spool_file import DamageError, EntryReader, files_of
-from service.spool_source import SpoolSource
+from service.sources.source import SourceError
+from service.sources.spool.file import DamageError, EntryReader, files_of
+from service.sources.spool.source import SpoolSource
+from service.sources.spool.spool import Appended, Drain, KeyReusedError, NotNow, Spool
 
 AT = ("http", 0)
 
@@ -109,7 +109,7 @@ def test_a_poll_waits_for_a_record_and_no_longer(tmp_path: Path) -> None:
 def test_large_records_are_polled_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.spool_source.MAX_POLL_BYTES", 1000)
+    monkeypatch.setattr("service.sources.spool.source.MAX_POLL_BYTES", 1000)
     with opened(tmp_path) as source:
         put(source, *[b"x" * 600] * 5)
         assert [len(source.poll(500, 0.0)) for _ in range(4)] == [2, 2, 1, 0]
@@ -183,12 +183,12 @@ def test_one_process_has_a_spool(tmp_path: Path) -> None:
     with opened(tmp_path):
         with pytest.raises(SourceError, match="another process has this spool"):
             Spool(tmp_path)
-        program = "import sys; from service.spool import Spool; Spool(sys.argv[1])"
+        program = "import sys; from service.sources.spool.spool import Spool; Spool(sys.argv[1])"
         other = subprocess.run(
             [sys.executable, "-c", program, str(tmp_path)],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
             check=False,
         )
         assert "SourceError" in other.stderr
@@ -531,7 +531,7 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tmp_path: Path) -> N
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
         check=False,
     )
     assert done.returncode == 0, done.stderr

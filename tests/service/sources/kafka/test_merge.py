@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.merge import Arrival, Merge, hold_ms
 from service.records.record import Record
-from service.source import Partition
+from service.sources.kafka.merge import Arrival, Merge, hold_ms
+from service.sources.source import Partition
 
 Logs = dict[Partition, list[Arrival]]
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.source import SourceError
+from service.sources.source import SourceError
 
 VERSION = 1
 SUFFIX = ".spool"

@@ -1,4 +1,4 @@
-"""The client kafka-python behind the contracts of `service.kafka_client`."""
+"""The client kafka-python behind the contracts of `service.sources.kafka.client`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
 
-from service.kafka_client import (
+from service.settings.source import SourceSettings
+from service.sources.kafka.client import (
     AwayError,
     Bounds,
     ClientError,
@@ -22,8 +23,7 @@ from service.kafka_client import (
     OffsetsGoneError,
     to_record,
 )
-from service.settings.source import SourceSettings
-from service.source import Partition
+from service.sources.source import Partition
 
 _RECONNECT_MS = 2000
 """Longest pause between two attempts to reach a broker; 30 s, the client's own, would add as much

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from service.records.record import Record
-from service.source import Partition
+from service.sources.source import Partition
 
 
 @dataclass(frozen=True, slots=True)
