@@ -35,7 +35,7 @@ from service.sources.source import Source
 from service.sources.spool.source import SpoolSource
 from service.sources.spool.spool import Spool
 from service.sources.stdin import StdinSource
-from service.store import Store
+from service.store.store import Store
 from service.telemetry.metrics import Metrics
 from service.webhook import Webhook
 

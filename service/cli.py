@@ -105,7 +105,7 @@ def run(config: Config) -> None:
     from service.records.record import TemporaryError
     from service.settings.file import SettingsError
     from service.sources.source import SourceError
-    from service.tables import StoreError
+    from service.store.errors import StoreError
     from service.telemetry.logs import configure
 
     settings = _load(config)
@@ -193,8 +193,8 @@ def incidents(
 
 
 def _store(settings: Any) -> Any:
-    from service.store import Store
-    from service.tables import StoreError
+    from service.store.errors import StoreError
+    from service.store.store import Store
 
     try:
         return Store(settings.store.url, time.time)

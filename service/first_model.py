@@ -20,7 +20,7 @@ from service.records.record import LabelRecord, Observation
 from service.settings.service import Settings
 from service.settings.stream import ModelSettings
 from service.sources.files import FileSource
-from service.store import Store
+from service.store.store import Store
 
 HOLDOUT_SHARE = 0.2
 """Newest share of the rows, which only measures."""

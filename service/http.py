@@ -29,7 +29,7 @@ from service.ingest import PATH as EVENTS_PATH
 from service.ingest import Ingest, add_ingest
 from service.page import CONTENT_SECURITY_POLICY, status_page
 from service.problem import problem
-from service.tables import StoreError
+from service.store.errors import StoreError
 
 log = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ from service.domain.job import Job, JobState
 from service.domain.sample import StoredSample
 from service.settings.service import Settings
 from service.settings.stream import ModelSettings
-from service.store import Store
+from service.store.store import Store
 
 log = structlog.get_logger()
 

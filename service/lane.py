@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from service import checkpoint
 from service.arrivals import Outcomes
 from service.dead_letters import DeadLetters
 from service.domain.action import Action
@@ -27,9 +26,10 @@ from service.records.record import DecodeError, Record
 from service.settings.service import Settings
 from service.show import show_labels
 from service.sources.source import Partition
+from service.store import states as checkpoint
+from service.store.transaction import Transaction
 from service.stream import Batch, Decoded, Stream
 from service.telemetry.metrics import Metrics
-from service.transaction import Transaction
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import structlog
 
 from service.domain.action import Action, ActionState
-from service.store import Store
+from service.store.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +113,8 @@ class Outbox:
     """Delivers the store's pending actions.
 
     The actions of one stream and one kind keep their order, except that one which waits for hours
-    is overtaken (`service.store.HOLD_S`); when a later one gets through, it is tried again at once.
+    is overtaken (`service.store.store.HOLD_S`); when a later one gets through, it is tried again at
+    once.
 
     Parameters
     ----------

@@ -27,7 +27,6 @@ import structlog
 from detectors.base import Factor, Verdict
 from models.registry import Registry
 from models.spec import ModelVersion
-from service import checkpoint
 from service.arrivals import Outcomes
 from service.dead_letters import open_dead_letters
 from service.domain.decision import ActionKind, Decision, Means
@@ -44,8 +43,10 @@ from service.settings.stream import StreamSettings
 from service.show import show
 from service.sources.files import FileSource
 from service.sources.source import NotNowError, Partition, Source
-from service.spill import StoreSpill
-from service.store import FencedError, Store, StoreError
+from service.store import states as checkpoint
+from service.store.errors import FencedError, StoreError
+from service.store.spill import StoreSpill
+from service.store.store import Store
 from service.stream import Batch, Decoded, Scorer, Stream
 from service.telemetry.metrics import Metrics
 from service.telemetry.trouble import Trouble

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from models.registry import Registry, RegistryError
-from service import checkpoint
 from service.domain.champion import Champion
-from service.store import Store
+from service.store import states as checkpoint
+from service.store.store import Store
 
 
 def promote(store: Store, registry: Registry, stream: str, version: int, reason: str) -> Champion:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.app import App, open_app
 from service.settings.service import Settings
 from service.sources.files import FileSource
-from service.store import Store
+from service.store.store import Store
 
 
 def replay_file(

@@ -25,7 +25,7 @@ from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import ListSource
-from service.store import Store
+from service.store.store import Store
 from service.telemetry.metrics import Metrics
 
 FIRST_SEED = 901_000

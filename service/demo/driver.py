@@ -30,7 +30,7 @@ from service.first_model import train_first
 from service.http import HttpServer
 from service.monitor import Phase as MonitorPhase
 from service.settings.service import Settings
-from service.store import Store
+from service.store.store import Store
 from service.stream import Batch, Stream
 
 SOURCE_IMAGES = 2000

@@ -21,7 +21,7 @@ from service.app import open_source
 from service.domain.incident import Incident
 from service.pipeline import Pipeline
 from service.settings.service import Settings
-from service.store import Store
+from service.store.store import Store
 from service.telemetry.metrics import Metrics
 from tests.kafka.broker import Message
 from tests.service.streams import x_to_y_records

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service.domain.incident import Incident, IncidentState
-from service.store import Store
+from service.store.store import Store
 from tests.kafka.broker import Message, new_topic, produce
 from tests.kafka.runs import DEADLINE_S, Child, Topics, document, incidents, run_whole
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from detectors.base import Kind, Problem
-from service.checkpoint import dumps, loads
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point
 from service.monitor import Monitor, Phase
+from service.store.states import dumps, loads
 from tests.service.test_monitor import arrivals, confirmed, monitor_of, run
 
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from service.correction import correct_scores
 from service.http import MAX_SCORES_BYTES, HttpServer, ListenError, create_app
-from service.tables import StoreError
+from service.store.errors import StoreError
 from service.telemetry.metrics import Metrics
 
 TOKEN = "a-token-for-tests"

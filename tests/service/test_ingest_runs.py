@@ -26,7 +26,7 @@ from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import ListSource
-from service.store import Store
+from service.store.store import Store
 from service.telemetry.metrics import Metrics
 from tests.service.streams import x_to_y_records
 

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.checkpoint import dumps, loads
 from service.domain.waiting import Side, Spilled
 from service.labels import (
     Change,
@@ -25,7 +24,8 @@ from service.labels import (
     Outcome,
     Pruned,
 )
-from service.store import Store
+from service.store.states import dumps, loads
+from service.store.store import Store
 
 DAY = 86_400.0
 

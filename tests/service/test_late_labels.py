@@ -15,13 +15,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.checkpoint import loads
 from service.domain.incident import Incident
 from service.domain.waiting import Spilled
 from service.pipeline import Pipeline
 from service.records.record import Record
 from service.sources.listed import ListSource
-from service.store import Store, StoreError
+from service.store.errors import StoreError
+from service.store.states import loads
+from service.store.store import Store
 from service.telemetry.metrics import PREFIX, Metrics
 from tests.service.streams import as_records, x_to_y_records
 from tests.service.test_pipeline import (

@@ -12,7 +12,6 @@ import pytest
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
 from service.arrivals import Arrival
-from service.checkpoint import dumps, loads
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState
 from service.domain.waiting import Side
@@ -20,6 +19,7 @@ from service.monitor import Monitor
 from service.records.schema import FeatureSchema
 from service.representation import NEWLY_MISSING, Tabular
 from service.settings.stream import StreamSettings
+from service.store.states import dumps, loads
 
 WARM_UP = 800
 CHANGE = 1500

@@ -20,9 +20,10 @@ from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import ListSource
-from service.store import Store, StoreError
+from service.store.errors import StoreError
+from service.store.store import Store
+from service.store.transaction import Transaction
 from service.telemetry.metrics import Metrics
-from service.transaction import Transaction
 from tests.service.streams import x_to_y_records
 from tests.service.test_pipeline import CHANGE, settings_of
 

@@ -17,7 +17,8 @@ from service.outbox import (
     retry_delay,
 )
 from service.settings.service import WebhookSettings
-from service.store import HOLD_S, Store, StoreError
+from service.store.errors import StoreError
+from service.store.store import HOLD_S, Store
 
 
 class Clock:

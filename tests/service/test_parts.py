@@ -22,7 +22,7 @@ from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import Abort, Aborted, ListSource
 from service.sources.source import Owner
-from service.store import Store
+from service.store.store import Store
 from service.telemetry.metrics import Metrics
 from tests.service.streams import as_records, x_to_y_records
 

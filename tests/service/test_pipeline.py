@@ -21,9 +21,9 @@ from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import ListSource
 from service.sources.source import Owner
-from service.store import Store
+from service.store.store import Store
+from service.store.transaction import Transaction
 from service.telemetry.metrics import Metrics
-from service.transaction import Transaction
 from tests.service.streams import as_records, x_to_y_records
 
 WARM_UP = 400

@@ -4,7 +4,7 @@ import pytest
 
 from models.registry import Registry
 from service.promotion import promote, rollback
-from service.store import Store
+from service.store.store import Store
 
 
 def test_what_is_not_there_cannot_be_promoted_or_gone_back_to(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import pytest
 
 from detectors.base import Array
 from detectors.permutation import two_sample
-from service import checkpoint
 from service.records.schema import FeatureSchema
 from service.representation import NEWLY_MISSING, Embedding, Tabular
+from service.store import states as checkpoint
 
 NAMES = ("brightness", "sharpness")
 

@@ -14,7 +14,6 @@ import pytest
 from models.scorer import Scored
 from service import segments
 from service.arrivals import Arrival, Outcomes
-from service.checkpoint import dumps, loads
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point
 from service.labels import Change
@@ -22,6 +21,7 @@ from service.records import decode as records
 from service.records.record import Record
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
+from service.store.states import dumps, loads
 from service.stream import Scorer, Stream
 from tests.service.streams import as_records
 

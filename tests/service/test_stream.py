@@ -18,12 +18,12 @@ from sklearn.datasets import load_digits
 from detectors.base import Problem, Verdict
 from models.quality import PROPERTIES, image_properties
 from models.scorer import Scored
-from service import checkpoint
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident
 from service.records.decode import decode
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
+from service.store import states as checkpoint
 from service.stream import Stream
 from tests.service.streams import as_records
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from structlog.testing import capture_logs
 
-from service.checkpoint import dumps, loads
 from service.monitor import Phase
 from service.records import decode as records
 from service.settings.stream import StreamSettings
+from service.store.states import dumps, loads
 from service.stream import Decoded, Stream
 from tests.service.streams import as_records
 from tests.service.test_segments import stream_of

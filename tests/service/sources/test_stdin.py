@@ -22,7 +22,7 @@ from service.records.record import DecodeError, Record
 from service.sources.files import FileSource
 from service.sources.source import SourceError
 from service.sources.stdin import StdinSource
-from service.store import Store
+from service.store.store import Store
 from tests.service.streams import x_to_y_records
 
 AT = ("stdin", 0)

@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry
 
 from detectors.base import Problem
 from models.registry import Registry
-from service import checkpoint
 from service.domain.decision import ActionKind, Decision
 from service.pipeline import Pipeline
 from service.records.formats.decoder import Decoder, Ignored
@@ -25,7 +24,8 @@ from service.records.record import Record
 from service.settings.service import ImageSettings, Settings
 from service.settings.stream import StreamSettings
 from service.sources.listed import ListSource
-from service.store import Store
+from service.store import states as checkpoint
+from service.store.store import Store
 from service.stream import Stream
 from service.telemetry.metrics import Metrics
 from tests.service.records.formats.registry import StubRegistry, encoded, serving

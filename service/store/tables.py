@@ -1,7 +1,7 @@
 """The store's tables.
 
-`metadata` describes the newest schema. `service.migrations` makes it, from nothing or from an older
-one; a test holds the two together.
+`metadata` describes the newest schema. `service.store.migrations` makes it, from nothing or from an
+older one; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -157,11 +157,3 @@ dead_letters = Table(
     Column("recorded_at", Float, nullable=False),
     Index("dead_letters_coordinates", "topic", "partition", "record_offset", unique=True),
 )
-
-
-class StoreError(Exception):
-    """The database could not do what was asked; nothing of the transaction was written.
-
-    With one exception: where the connection to PostgreSQL is lost during the commit, the
-    transaction is there as a whole or not at all, and only the store itself can tell which.
-    """

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service import database
-from service.database import Lock, open_engine
-from service.store import Store, StoreError
+from service.store import database
+from service.store.database import Lock, open_engine
+from service.store.errors import StoreError
+from service.store.store import Store
 from tests.postgres import Server, new_database
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

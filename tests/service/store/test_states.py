@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service import checkpoint
-from service.checkpoint import CheckpointError, dumps, loads
+from service.store import states as checkpoint
+from service.store.states import CheckpointError, dumps, loads
 
 
 def same(a, b):

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 import pytest
 import sqlalchemy as sa
 
-from service import database, tables, transaction
 from service.domain.action import Action, ActionState
 from service.domain.dead_letter import DeadLetter
 from service.domain.incident import Incident, IncidentState, Point
 from service.domain.job import Job, JobState
 from service.domain.sample import ContentKind, StoredSample
-from service.store import HOLD_S, FencedError, Store, StoreError
-from service.transaction import Transaction
+from service.store import database, tables, transaction
+from service.store.errors import FencedError, StoreError
+from service.store.store import HOLD_S, Store
+from service.store.transaction import Transaction
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service import database, tables
 from service.domain.action import Action, ActionState
 from service.domain.champion import Champion
 from service.domain.dead_letter import DeadLetter
@@ -20,6 +19,7 @@ from service.domain.job import Job, JobState
 from service.domain.sample import StoredSample
 from service.domain.waiting import Side
 from service.labels import Floor, Pruned, SpillChanges
+from service.store import database, tables
 
 TopicPartition = tuple[str, int]
 

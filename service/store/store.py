@@ -26,7 +26,6 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service import database, tables
 from service.domain.action import Action, ActionState
 from service.domain.champion import Champion
 from service.domain.dead_letter import DeadLetter
@@ -34,27 +33,15 @@ from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job, JobState
 from service.domain.sample import ContentKind, StoredSample
 from service.domain.waiting import Side, Spilled
-from service.tables import StoreError
-from service.transaction import TopicPartition, Transaction
+from service.store import database, tables
+from service.store.errors import FencedError, StoreError
+from service.store.transaction import TopicPartition, Transaction
 
-__all__ = ["FencedError", "Store", "StoreError", "TopicPartition", "Transaction"]
+__all__ = ["Store", "StoreError", "TopicPartition", "Transaction"]
 
 HOLD_S = 600.0
 """An action waits for earlier ones of its stream and kind while they are due within this time. The
 first retries come well before it; one that waits for hours must not hold up newer alarms."""
-
-
-class FencedError(StoreError):
-    """Another process owns the lane now; nothing was written.
-
-    The one that gets it stops working on the lane: it is no longer its own.
-    """
-
-    def __init__(self, lane: int, held: int, newest: int) -> None:
-        super().__init__(f"lane {lane}: epoch {held} is over, the owner has epoch {newest}")
-        self.lane = lane
-        self.held = held
-        self.newest = newest
 
 
 class Store:

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from service import migrations
-from service.tables import StoreError
+from service.store import migrations
+from service.store.errors import StoreError
 
 log = structlog.get_logger(__name__)
 

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from service import migrations, tables
-from service.database import open_engine
 from service.domain.job import JobState
-from service.store import Store, StoreError
+from service.store import migrations, tables
+from service.store.database import open_engine
+from service.store.errors import StoreError
+from service.store.store import Store
 
 HERE = Path(__file__).parent
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -207,7 +208,7 @@ def test_processes_that_start_at_once_upgrade_once(any_database: str, is_old: bo
     if is_old:
         make_old(any_database)
     program = (
-        "import sys; from service.database import open_engine; print('ready', flush=True); "
+        "import sys; from service.store.database import open_engine; print('ready', flush=True); "
         "sys.stdin.readline(); open_engine(sys.argv[1]).dispose()"
     )
     processes = [

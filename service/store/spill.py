@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from service.domain.waiting import Side, Spilled
-from service.store import Store
+from service.store.store import Store
 
 IDS_AT_ONCE = 5000
 """Databases limit the parameters of a query; a poll's records are fewer."""

@@ -2,7 +2,7 @@
 
 There is no `alembic.ini`: `service.tables.open_engine` calls `upgrade`. A revision is a file of
 `versions/`; it is never changed once a version of Shiftwatch has it, and it does not import
-`service.tables`, which describes the newest schema only. There is no way back but a backup.
+`service.store.tables`, which describes the newest schema only. There is no way back but a backup.
 """
 
 from __future__ import annotations
