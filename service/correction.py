@@ -9,7 +9,7 @@ import numpy as np
 
 from detectors.base import Array
 from detectors.prior import PriorCorrection
-from service.baseline import Baseline
+from service.monitor.reference import Baseline
 from service.records.shown import short
 
 MAX_ROWS = 10_000

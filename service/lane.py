@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from service.arrivals import Outcomes
 from service.dead_letters import DeadLetters
 from service.domain.action import Action
 from service.domain.dead_letter import DeadLetter
@@ -19,7 +18,8 @@ from service.domain.decision import ActionKind
 from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job
 from service.domain.sample import StoredSample
-from service.labels import Pruned
+from service.domain.waiting import Pruned
+from service.monitor.outcomes import Outcomes
 from service.publisher import INCIDENTS_KIND
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import DecodeError, Record

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from service.correction import prior_in_force
 from service.domain.incident import IncidentState
 from service.domain.waiting import Side
-from service.labels import Ended, Outcome
-from service.monitor import Phase
+from service.monitor.labels import Ended, Outcome
+from service.monitor.phase import Phase
 from service.stream import Batch, Stream
 from service.telemetry.metrics import Metrics
 

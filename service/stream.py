@@ -18,20 +18,21 @@ from models.images import ImageError
 from models.images import decode as decode_image
 from models.quality import PROPERTIES
 from models.scorer import Scored
-from service import parts
-from service.arrivals import Arrival, Outcomes
 from service.domain.decision import Decision
 from service.domain.incident import Incident
 from service.domain.sample import ContentKind, StoredSample
 from service.jobs import tabular_row
-from service.labels import Spill
-from service.monitor import Monitor
+from service.monitor import elsewhere as parts
+from service.monitor.events import Arrival
+from service.monitor.labels import Spill
+from service.monitor.monitor import Monitor
+from service.monitor.outcomes import Outcomes
+from service.monitor.representation import Embedding, Raw, Representation, Tabular
+from service.monitor.segments import Segments
 from service.records.decode import decode
 from service.records.formats.decoder import Ignored
 from service.records.record import DecodeError, LabelRecord, Observation, Record, iso
 from service.records.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
-from service.representation import Embedding, Raw, Representation, Tabular
-from service.segments import Segments
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
 from service.sources.images import fetch

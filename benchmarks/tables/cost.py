@@ -21,11 +21,12 @@ from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.attribution import Sample, examine
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
-from service.arrivals import Arrival
 from service.domain.decision import ActionKind, Decision
-from service.monitor import Monitor, Phase
+from service.monitor.events import Arrival
+from service.monitor.monitor import Monitor
+from service.monitor.phase import Phase
+from service.monitor.representation import Tabular
 from service.records.schema import FeatureSchema
-from service.representation import Tabular
 from service.settings.stream import StreamSettings
 
 FIRST_SEED = 1000

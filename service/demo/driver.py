@@ -28,7 +28,7 @@ from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
 from service.domain.incident import Incident, IncidentState
 from service.first_model import train_first
 from service.http import HttpServer
-from service.monitor import Phase as MonitorPhase
+from service.monitor.phase import Phase as MonitorPhase
 from service.settings.service import Settings
 from service.store.store import Store
 from service.stream import Batch, Stream

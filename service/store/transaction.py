@@ -17,8 +17,7 @@ from service.domain.dead_letter import DeadLetter
 from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job, JobState
 from service.domain.sample import StoredSample
-from service.domain.waiting import Side
-from service.labels import Floor, Pruned, SpillChanges
+from service.domain.waiting import Floor, Pruned, Side, SpillChanges
 from service.store import database, tables
 
 TopicPartition = tuple[str, int]

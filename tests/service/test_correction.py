@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from detectors.prior import PriorCorrection, PriorMethod
-from service.baseline import Baseline
 from service.correction import MAX_ROWS, ScoresError, correct_scores, prior_document, prior_in_force
+from service.monitor.reference import Baseline
+from service.monitor.representation import Tabular
 from service.records.schema import FeatureSchema
-from service.representation import Tabular
 
 CLASSES = ("ham", "spam")
 CORRECTION = PriorCorrection(

@@ -10,9 +10,10 @@ import pytest
 from detectors.base import Kind, Problem
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point
-from service.monitor import Monitor, Phase
+from service.monitor.monitor import Monitor
+from service.monitor.phase import Phase
 from service.store.states import dumps, loads
-from tests.service.test_monitor import arrivals, confirmed, monitor_of, run
+from tests.service.monitor.test_monitor import arrivals, confirmed, monitor_of, run
 
 
 def leader(*factors: str) -> Incident:

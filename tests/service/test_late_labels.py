@@ -24,6 +24,7 @@ from service.store.errors import StoreError
 from service.store.states import loads
 from service.store.store import Store
 from service.telemetry.metrics import PREFIX, Metrics
+from tests.service.monitor.test_segments import events
 from tests.service.streams import as_records, x_to_y_records
 from tests.service.test_pipeline import (
     DyingSource,
@@ -33,7 +34,6 @@ from tests.service.test_pipeline import (
     confirmed,
     settings_of,
 )
-from tests.service.test_segments import events
 
 N = 1500
 MAX_PENDING = 40

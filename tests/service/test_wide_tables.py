@@ -7,12 +7,12 @@ import time
 import numpy as np
 
 from detectors.base import Problem
-from service.arrivals import Arrival
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident
-from service.monitor import Monitor
+from service.monitor.events import Arrival
+from service.monitor.monitor import Monitor
+from service.monitor.representation import Tabular
 from service.records.schema import FeatureKind, FeatureSchema
-from service.representation import Tabular
 from service.settings.stream import StreamSettings
 
 N_FEATURES = 512

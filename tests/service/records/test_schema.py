@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from service.monitor.encoder import Encoder
 from service.records.record import DecodeError, Observation, Record
-from service.records.schema import Encoder, FeatureKind, FeatureSchema, SchemaLearner
+from service.records.schema import FeatureKind, FeatureSchema, SchemaLearner
 from service.store import states as checkpoint
 
 DECLARED = {"amount": "numeric", "country": "categorical", "is_new": "boolean"}

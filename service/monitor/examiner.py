@@ -10,8 +10,8 @@ from detectors.base import Evidence, Kind, Verdict
 from detectors.confirm import ConfirmPlan, Look, Suspicion
 from detectors.explain import explain
 from detectors.localise import localise
-from service.baseline import Baseline
-from service.labels import LabelJoin
+from service.monitor.labels import LabelJoin
+from service.monitor.reference import Baseline
 
 
 class Examiner:

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from detectors.base import Array, State
-from service.records.schema import Encoder, FeatureSchema
+from service.monitor.encoder import Encoder
+from service.records.schema import FeatureSchema
 
 Raw = Mapping[str, float | str | bool | None] | Array
 """Features by name, or an embedding with an image's properties behind it, shape (m + q,)."""

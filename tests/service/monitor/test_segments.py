@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from models.scorer import Scored
-from service import segments
-from service.arrivals import Arrival, Outcomes
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point
-from service.labels import Change
+from service.monitor import segments
+from service.monitor.events import Arrival
+from service.monitor.labels import Change
+from service.monitor.outcomes import Outcomes
 from service.records import decode as records
 from service.records.record import Record
 from service.settings.service import ImageSettings

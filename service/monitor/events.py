@@ -1,4 +1,4 @@
-"""What goes into a monitor and what comes out of it."""
+"""What goes into a monitor."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from detectors.base import Alarm, Array, Evidence
-from service.domain.decision import Decision
-from service.domain.incident import Incident
+from detectors.base import Array
 from service.domain.waiting import Spilled
-from service.labels import Ended, Outcome
-from service.representation import Raw
+from service.monitor.representation import Raw
 
 Coordinates = tuple[str, int, int]
 """Topic, partition and offset of a record."""
@@ -89,40 +86,3 @@ class Labelled:
 
 
 Event = Seen | Labelled
-
-
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """What an update changed.
-
-    Attributes
-    ----------
-    incidents
-        Incidents that are new or changed, in order; the last one of an id holds.
-    decisions
-        Actions to take, by incident.
-    joined
-        Index, label and served prediction of every observation labelled by this update.
-    labels
-        Labels by what became of them.
-    unlabelled
-        Observations whose label is not waited for any more, by why.
-    delays
-        Of every label that came later than its observation: observations, and seconds or None.
-    alarms
-        Stage-1 alarms that opened a suspicion.
-    evidence
-        Every test that ran.
-    renewed
-        Indices at which a new reference began.
-    """
-
-    incidents: list[Incident] = field(default_factory=list)
-    decisions: list[tuple[Incident, Decision]] = field(default_factory=list)
-    joined: list[tuple[int, str, str | None]] = field(default_factory=list)
-    labels: dict[Outcome, int] = field(default_factory=dict)
-    unlabelled: dict[Ended, int] = field(default_factory=dict)
-    delays: list[tuple[int, float | None]] = field(default_factory=list)
-    alarms: list[Alarm] = field(default_factory=list)
-    evidence: list[Evidence] = field(default_factory=list)
-    renewed: list[int] = field(default_factory=list)

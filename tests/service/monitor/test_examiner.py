@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.examiner import aloud
+from service.monitor.examiner import aloud
 
 
 def place(moved: list[str], unmoved: list[str], *, only: bool) -> dict[str, object]:

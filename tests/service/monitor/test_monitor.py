@@ -11,13 +11,13 @@ import pytest
 
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
-from service.arrivals import Arrival
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState
 from service.domain.waiting import Side
-from service.monitor import Monitor
+from service.monitor.events import Arrival
+from service.monitor.monitor import Monitor
+from service.monitor.representation import NEWLY_MISSING, Tabular
 from service.records.schema import FeatureSchema
-from service.representation import NEWLY_MISSING, Tabular
 from service.settings.stream import StreamSettings
 from service.store.states import dumps, loads
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from detectors.base import State
-from service.domain.waiting import Side, Spilled
+from service.domain.waiting import Floor, Pruned, Side, SpillChanges, Spilled
 
 
 class Outcome(StrEnum):
@@ -104,58 +104,6 @@ class Spill(Protocol):
     def count(self) -> Mapping[Side, int]:
         """How many were written and not deleted."""
         ...
-
-
-class Floor(NamedTuple):
-    """A place among the spilled entries of a side.
-
-    As a bound: those up to the number, and those from before the time, can meet nothing.
-    """
-
-    number: int
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class SpillChanges:
-    """What has happened to the spilled entries since they were written the last time.
-
-    Attributes
-    ----------
-    put
-        New ones, to be written in place of others of their ids.
-    dropped
-        Ids of those that wait no longer.
-    floors
-        Of each side that has any, up to where those that are written may be deleted.
-    expired
-        Up to where observations are too old for a label; the number is that of one which was not
-        when it was last looked.
-    """
-
-    put: list[Spilled]
-    dropped: list[str]
-    floors: dict[Side, Floor]
-    expired: Floor
-
-    def __bool__(self) -> bool:
-        return bool(self.put or self.dropped or self.floors)
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What the store did with `SpillChanges`.
-
-    Attributes
-    ----------
-    deleted
-        How many of each side lay below its floor.
-    oldest
-        Number and time of the oldest observation whose label can still meet it, or None.
-    """
-
-    deleted: dict[Side, int] = field(default_factory=dict)
-    oldest: Floor | None = None
 
 
 class LabelJoin:

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from detectors.base import Evidence, Factor
 from models.registry import Registry
-from service import parts
 from service.domain.incident import Incident, IncidentState, Point
+from service.monitor import elsewhere as parts
 from service.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings

@@ -10,8 +10,8 @@ from detectors.attribution import Sample
 from detectors.base import Array, IntArray, State
 from detectors.calibration import dependence_length
 from detectors.confirm import UNLABELLED
-from service.arrivals import Labelled, Seen
-from service.representation import Raw, Representation
+from service.monitor.events import Labelled, Seen
+from service.monitor.representation import Raw, Representation
 
 MAX_CLASSES = 50
 """Classes with codes of their own; rarer ones share the last code."""

@@ -12,8 +12,8 @@ import structlog
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.confirm import UNLABELLED
 from detectors.watch import Feed, Watching, build_watches, watch_from_snapshot
-from service.arrivals import Event, Labelled, Seen
-from service.baseline import Baseline
+from service.monitor.events import Event, Labelled, Seen
+from service.monitor.reference import Baseline
 from service.settings.stream import StreamSettings
 
 log = structlog.get_logger()

@@ -11,7 +11,6 @@ import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -19,34 +18,20 @@ import numpy as np
 from detectors.base import Alarm, Array, Factor, Kind, State, Verdict
 from detectors.confirm import ConfirmPlan, Step, Suspicion
 from detectors.prior import PriorCorrection
-from service import parts
-from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
-from service.baseline import Baseline
 from service.domain.accuracy import worse
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point, incident_id
-from service.domain.waiting import Side
-from service.examiner import Examiner, aloud
-from service.labels import Change, Ended, LabelJoin, Outcome, Pruned
-from service.representation import NEWLY_MISSING, Representation
+from service.domain.waiting import Pruned, Side
+from service.monitor import elsewhere as parts
+from service.monitor.events import Arrival, Event, Labelled, Seen
+from service.monitor.examiner import Examiner, aloud
+from service.monitor.labels import Change, Ended, LabelJoin, Outcome
+from service.monitor.outcomes import Outcomes
+from service.monitor.phase import Phase
+from service.monitor.reference import Baseline
+from service.monitor.representation import NEWLY_MISSING, Representation
+from service.monitor.stage1 import Found, Watches, stack
 from service.settings.stream import StreamSettings
-from service.watches import Found, Watches, stack
-
-
-class Phase(StrEnum):
-    """Where a monitor is in its cycle."""
-
-    WARMING_UP = "warming_up"
-    """Collecting the reference window."""
-    WATCHING = "watching"
-    """Stage 1 runs on every event."""
-    SUSPECTING = "suspecting"
-    """An alarm is under test on fresh evidence."""
-    OPEN = "open"
-    """A confirmed shift persists; the stream is compared with the reference now and then."""
-    REPAIRING = "repairing"
-    """A model is being trained."""
-
 
 ROOM = 2.0
 """Stage 1 raises half of the alarms that would keep the promise if it and the tests held exactly:

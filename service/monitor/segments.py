@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from detectors.base import State, Verdict
-from service import parts
-from service.arrivals import Arrival, Outcomes
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point
-from service.labels import Change
-from service.monitor import Monitor
-from service.representation import Representation
+from service.monitor import elsewhere as parts
+from service.monitor.events import Arrival
+from service.monitor.labels import Change
+from service.monitor.monitor import Monitor
+from service.monitor.outcomes import Outcomes
+from service.monitor.representation import Representation
 from service.settings.stream import StreamSettings
 
 Key = tuple[str, str]

@@ -14,16 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.domain.waiting import Side, Spilled
-from service.labels import (
-    Change,
-    Ended,
-    Floor,
-    Joined,
-    LabelJoin,
-    Outcome,
-    Pruned,
-)
+from service.domain.waiting import Floor, Pruned, Side, Spilled
+from service.monitor.labels import Change, Ended, Joined, LabelJoin, Outcome
 from service.store.states import dumps, loads
 from service.store.store import Store
 

@@ -5,8 +5,8 @@ import pytest
 
 from detectors.base import Array
 from detectors.permutation import two_sample
+from service.monitor.representation import NEWLY_MISSING, Embedding, Tabular
 from service.records.schema import FeatureSchema
-from service.representation import NEWLY_MISSING, Embedding, Tabular
 from service.store import states as checkpoint
 
 NAMES = ("brightness", "sharpness")
