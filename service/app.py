@@ -21,10 +21,12 @@ from service.domain.incident import Incident
 from service.http import HttpServer, create_app
 from service.ingest import Ingest
 from service.jobs import Jobs, Progress
-from service.outbox import Handler, Outbox
+from service.notify.incident_topic import INCIDENTS_KIND, IncidentTopic
+from service.notify.outbox import Handler, Outbox
+from service.notify.publisher import Publisher
+from service.notify.webhook import Webhook
 from service.pipeline import Pipeline
 from service.promotion import promote, rollback
-from service.publisher import INCIDENTS_KIND, IncidentTopic, Publisher
 from service.records.request import Limits
 from service.settings.service import Settings
 from service.settings.source import SourceSettings
@@ -37,7 +39,6 @@ from service.sources.spool.spool import Spool
 from service.sources.stdin import StdinSource
 from service.store.store import Store
 from service.telemetry.metrics import Metrics
-from service.webhook import Webhook
 
 log = structlog.get_logger()
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from service.dead_letters import DeadLetters
 from service.domain.action import Action
 from service.domain.dead_letter import DeadLetter
 from service.domain.decision import ActionKind
@@ -20,7 +19,8 @@ from service.domain.job import Job
 from service.domain.sample import StoredSample
 from service.domain.waiting import Pruned
 from service.monitor.outcomes import Outcomes
-from service.publisher import INCIDENTS_KIND
+from service.notify.dead_letters import DeadLetters
+from service.notify.incident_topic import INCIDENTS_KIND
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import DecodeError, Record
 from service.settings.service import Settings

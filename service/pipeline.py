@@ -27,13 +27,13 @@ import structlog
 from detectors.base import Factor, Verdict
 from models.registry import Registry
 from models.spec import ModelVersion
-from service.dead_letters import open_dead_letters
 from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident
 from service.domain.job import JobState
 from service.jobs import Finished, Jobs
 from service.lane import Lane
 from service.monitor.outcomes import Outcomes
+from service.notify.dead_letters import open_dead_letters
 from service.records.formats.decoder import Ignored, open_decoder
 from service.records.record import Record, TemporaryError
 from service.repair.policy import decide

@@ -15,12 +15,13 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from service import publisher as publisher_module
 from service.app import open_app, open_source
-from service.dead_letters import DeadLetterTopic
 from service.domain.action import Action, ActionState
 from service.domain.dead_letter import DeadLetter
-from service.publisher import INCIDENTS_KIND, IncidentTopic, Message, Publisher
+from service.notify import publisher as publisher_module
+from service.notify.dead_letters import DeadLetterTopic
+from service.notify.incident_topic import INCIDENTS_KIND, IncidentTopic
+from service.notify.publisher import Message, Publisher
 from service.settings.service import Settings
 from service.settings.source import SourceSettings
 from service.sources.source import SourceError

@@ -15,7 +15,6 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import json
 import re
 import socket
 import ssl
@@ -24,23 +23,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any
 
 import httpx
 from standardwebhooks import Webhook as Signer
 
 from service import __version__
-from service.addresses import is_public
 from service.domain.action import Action, ActionState
-from service.outbox import Delivery
+from service.notify.addresses import is_public
+from service.notify.cloud_event import CONTENT_TYPE, TYPE_PREFIX, cloud_event
+from service.notify.outbox import Delivery
 from service.settings.service import WebhookSettings
 from service.telemetry.metrics import Metrics
-
-TYPE_PREFIX = "io.shiftwatch."
-CONTENT_TYPE = "application/cloudevents+json"
-MAX_BODY_BYTES = 20_000
-"""The specification's advice: receivers refuse large bodies."""
-MAX_REFERENCE_CHARS = 200
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}")
 _OUTCOMES = {
@@ -275,51 +268,6 @@ def retry_after(value: str | None, now: datetime) -> float:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
     except (ValueError, TypeError):
         return 0.0
-
-
-def cloud_event(attributes: Mapping[str, str], incident: Mapping[str, Any]) -> str:
-    """Write the event as JSON, with as much of the incident as 20 kB hold.
-
-    Parameters
-    ----------
-    attributes
-        Of the CloudEvent.
-    incident
-        Its data. What does not fit goes in this order: older evidence, small contributions, older
-        actions; then `truncated` is true.
-    """
-
-    def write(data: Mapping[str, Any]) -> str:
-        return json.dumps({**attributes, "data": data}, ensure_ascii=False, separators=(",", ":"))
-
-    text = write(incident)
-    data = {**incident, "truncated": True}
-    for keep in (20, 5, 0):
-        if len(text.encode()) < MAX_BODY_BYTES:
-            return text
-        data["evidence"] = _last(data.get("evidence"), keep)
-        data["contributions"] = _largest(data.get("contributions"), keep)
-        data["actions"] = _last(data.get("actions"), keep)
-        text = write(data)
-    if len(text.encode()) < MAX_BODY_BYTES:
-        return text
-    # Something that should be short is not: what is left names the incident.
-    return write(
-        {
-            key: value[:MAX_REFERENCE_CHARS]
-            for key, value in data.items()
-            if key in {"id", "stream", "state", "kind", "detail"} and isinstance(value, str)
-        }
-        | {"truncated": True}
-    )
-
-
-def _last(items: Sequence[object] | None, n: int) -> list[object]:
-    return list(items or ())[-n:] if n else []
-
-
-def _largest(shares: Mapping[str, float] | None, n: int) -> dict[str, float]:
-    return dict(sorted((shares or {}).items(), key=lambda item: -item[1])[:n])
 
 
 def _checked_url(url: str) -> httpx.URL:

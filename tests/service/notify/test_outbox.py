@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.domain.action import Action
-from service.outbox import (
+from service.notify.outbox import (
     JITTER,
     LEASE_S,
     MAX_AFTER_S,
@@ -357,7 +357,7 @@ def running(store: Store, clock: Clock, **handlers: Handler) -> Outbox:
 def test_a_running_outbox_delivers_what_it_is_told_of(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.outbox.POLL_S", 60.0)
+    monkeypatch.setattr("service.notify.outbox.POLL_S", 60.0)
     receiver = Receiver()
     outbox = running(store, clock, webhook=receiver)
     with pytest.raises(RuntimeError, match="runs already"):
@@ -396,8 +396,8 @@ def test_a_slow_handler_does_not_delay_another_kind(store: Store, clock: Clock) 
 def test_a_store_that_fails_does_not_end_the_threads(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.outbox.STORE_PAUSE_S", 0.01)
-    monkeypatch.setattr("service.outbox.POLL_S", 0.01)
+    monkeypatch.setattr("service.notify.outbox.STORE_PAUSE_S", 0.01)
+    monkeypatch.setattr("service.notify.outbox.POLL_S", 0.01)
     failed = threading.Event()
     original = Store.claim_actions
 

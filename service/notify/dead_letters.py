@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from service.domain.dead_letter import DeadLetter
-from service.publisher import Message, Publisher, is_too_large
+from service.notify.publisher import Message, Publisher, is_too_large
 from service.settings.service import Settings
 from service.sources.source import SourceError
 

@@ -18,10 +18,11 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from service.domain.action import Action, ActionState
-from service.outbox import Delivery
+from service.notify.cloud_event import MAX_BODY_BYTES, cloud_event
+from service.notify.outbox import Delivery
+from service.notify.webhook import Webhook, message_id, resolve, retry_after
 from service.settings.service import WebhookSettings
 from service.telemetry.metrics import Metrics
-from service.webhook import MAX_BODY_BYTES, Webhook, cloud_event, message_id, resolve, retry_after
 
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 OTHER_SECRET = "whsec_" + "b3RoZXItb3RoZXItb3RoZXItb3RoZXItb3RoZXI="

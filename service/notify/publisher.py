@@ -1,29 +1,19 @@
-"""Topics that the service writes to: the client that does it, and the one of incidents."""
+"""A topic that the service writes to, and the client that does it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-import structlog
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from service.domain.action import Action
-from service.outbox import Delivery
 from service.settings.source import SourceSettings
 from service.sources.kafka.kafka_python import connection_config
 from service.sources.source import MAX_RECORD_BYTES, SourceError
-from service.webhook import CONTENT_TYPE, TYPE_PREFIX, cloud_event
 
-log = structlog.get_logger()
-
-INCIDENTS_KIND = "kafka:incidents"
-"""Kind of the actions that write to the topic of incidents."""
 _CONNECT_MS = 5000
 _DELIVERY_MS = 20_000
 """After this the client gives a message up, and the caller decides."""
@@ -135,59 +125,3 @@ def is_too_large(error: Exception) -> bool:
     return isinstance(
         error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError
     )
-
-
-class IncidentTopic:
-    """Writes incidents to their topic as CloudEvents; a handler for the outbox.
-
-    The key is the stream's name, so a compacted topic keeps the newest incident of each stream.
-    Every attempt writes the same bytes: the event's id is that of the action.
-
-    Parameters
-    ----------
-    publisher
-        Of the topic; closed by who made it.
-    """
-
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
-
-    def deliver(self, action: Action) -> Delivery:
-        """Try once."""
-        failed = self._publisher.send([incident_message(action)])
-        if failed and is_too_large(failed[0][1]):
-            failed = self._publisher.send([incident_message(action, is_short=True)])
-        if not failed:
-            return Delivery.done(f"written to {self._publisher.topic}")
-        error = failed[0][1]
-        return Delivery.retry(f"{self._publisher.topic}: {error or type(error).__name__}")
-
-
-def incident_message(action: Action, *, is_short: bool = False) -> Message:
-    """The CloudEvent of an action whose payload has `event` and `data`, the incident's document.
-
-    Parameters
-    ----------
-    action
-        As the store has it.
-    is_short
-        Whether to leave out what the webhooks leave out of a large incident.
-    """
-    payload = action.payload
-    attributes = {
-        "specversion": "1.0",
-        "id": action.id,
-        "source": "shiftwatch",
-        "type": f"{TYPE_PREFIX}{payload['event']}",
-        "subject": action.stream,
-        "time": datetime.fromtimestamp(action.created_at, UTC).isoformat(),
-        "datacontenttype": "application/json",
-    }
-    data = payload["data"]
-    text = (
-        cloud_event(attributes, data)
-        if is_short
-        else json.dumps({**attributes, "data": data}, ensure_ascii=False, separators=(",", ":"))
-    )
-    headers = (("content-type", f"{CONTENT_TYPE}; charset=UTF-8".encode()),)
-    return Message(action.stream.encode(), text.encode(), headers)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from service.domain.action import Action
-from service.publisher import INCIDENTS_KIND, incident_message
-from service.webhook import MAX_BODY_BYTES
+from service.notify.cloud_event import MAX_BODY_BYTES
+from service.notify.incident_topic import INCIDENTS_KIND, incident_message
 
 DATA = {"id": "inc-1", "stream": "straße", "state": "confirmed", "evidence": []}
 ACTION = Action(

@@ -1,6 +1,6 @@
 import pytest
 
-from service.addresses import is_public
+from service.notify.addresses import is_public
 
 
 @pytest.mark.parametrize(

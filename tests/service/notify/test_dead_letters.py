@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from service.dead_letters import DeadLetterFile, cut, to_message
 from service.domain.dead_letter import DeadLetter
+from service.notify.dead_letters import DeadLetterFile, cut, to_message
 
 LETTER = DeadLetter(
     "events",
