@@ -20,14 +20,14 @@ from service.correction import correct_scores, prior_document
 from service.domain.incident import Incident
 from service.http import HttpServer, create_app
 from service.ingest import Ingest
-from service.jobs import Jobs, Progress
 from service.notify.incident_topic import INCIDENTS_KIND, IncidentTopic
 from service.notify.outbox import Handler, Outbox
 from service.notify.publisher import Publisher
 from service.notify.webhook import Webhook
 from service.pipeline import Pipeline
-from service.promotion import promote, rollback
 from service.records.request import Limits
+from service.repair.jobs import Jobs, Progress
+from service.repair.promotion import promote, rollback
 from service.settings.service import Settings
 from service.settings.source import SourceSettings
 from service.sources.directory import DirectorySource

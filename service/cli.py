@@ -238,7 +238,7 @@ def models_promote(
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "promoted by hand",
 ) -> None:
     """Make a version the champion; a running service takes it over by itself."""
-    from service.promotion import promote
+    from service.repair.promotion import promote
 
     _change(
         config, stream, lambda store, registry: promote(store, registry, stream, version, reason)
@@ -252,7 +252,7 @@ def models_rollback(
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "rolled back by hand",
 ) -> None:
     """Make the former champion the champion again."""
-    from service.promotion import rollback
+    from service.repair.promotion import rollback
 
     _change(config, stream, lambda store, registry: rollback(store, registry, stream, reason))
 
@@ -281,7 +281,7 @@ def models_train(
     input_: Annotated[Path, typer.Option("--input", help="Labelled records to train on.")],
 ) -> None:
     """Train a stream's first model from a file of labelled records, and make it the champion."""
-    from service.first_model import labelled_rows, train_first
+    from service.repair.first_model import labelled_rows, train_first
 
     settings = _load(config)
     _check_stream(settings, config, stream)

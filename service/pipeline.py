@@ -30,14 +30,14 @@ from models.spec import ModelVersion
 from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident
 from service.domain.job import JobState
-from service.jobs import Finished, Jobs
 from service.lane import Lane
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import open_dead_letters
 from service.records.formats.decoder import Ignored, open_decoder
 from service.records.record import Record, TemporaryError
+from service.repair.jobs import Finished, Jobs
 from service.repair.policy import decide
-from service.scorers import load_scorer
+from service.repair.scorers import load_scorer
 from service.settings.service import Settings
 from service.settings.stream import StreamSettings
 from service.show import show

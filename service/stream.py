@@ -18,10 +18,10 @@ from models.images import ImageError
 from models.images import decode as decode_image
 from models.quality import PROPERTIES
 from models.scorer import Scored
+from models.tabular import tabular_row
 from service.domain.decision import Decision
 from service.domain.incident import Incident
 from service.domain.sample import ContentKind, StoredSample
-from service.jobs import tabular_row
 from service.monitor import elsewhere as parts
 from service.monitor.events import Arrival
 from service.monitor.labels import Spill

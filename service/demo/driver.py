@@ -26,9 +26,9 @@ from service.demo.digits import Regime, Shift, draw_features, draw_image
 from service.demo.screen import Receiver, Screen
 from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
 from service.domain.incident import Incident, IncidentState
-from service.first_model import train_first
 from service.http import HttpServer
 from service.monitor.phase import Phase as MonitorPhase
+from service.repair.first_model import train_first
 from service.settings.service import Settings
 from service.store.store import Store
 from service.stream import Batch, Stream

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.domain.incident import Incident
-from service.jobs import Jobs
 from service.pipeline import Pipeline
 from service.records.record import Record
+from service.repair.jobs import Jobs
 from service.settings.service import Settings
 from service.sources.listed import ListSource
 from service.store.errors import StoreError

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from models.registry import Registry
-from service.promotion import promote, rollback
+from service.repair.promotion import promote, rollback
 from service.store.store import Store
 
 

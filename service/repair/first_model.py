@@ -14,9 +14,12 @@ from models.job import Job as TrainingJob
 from models.job import JobResult, Split
 from models.registry import Registry
 from models.spec import Family, ModelVersion
-from service.jobs import progress_of, publish_result, source_job, start_training, tabular_row
+from models.tabular import tabular_row
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import LabelRecord, Observation
+from service.repair.process import progress_of, start_training
+from service.repair.publishing import publish_result
+from service.repair.recipe import source_job
 from service.settings.service import Settings
 from service.settings.stream import ModelSettings
 from service.sources.files import FileSource

@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from detectors.base import Problem
 from models.evaluate import MIN_ROWS
-from models.images import decode as decode_image
 from models.job import GateSettings, JobResult, Kind, Split
 from models.job import Job as TrainingJob
 from models.registry import Registry
-from models.spec import Family, ModelVersion
+from models.spec import ModelVersion
 from service.domain.accuracy import worse
 from service.domain.job import Job, JobState
-from service.domain.sample import StoredSample
+from service.repair.inputs import rows_of
+from service.repair.process import progress_of, start_training
+from service.repair.publishing import publish_result
+from service.repair.recipe import _recipe
 from service.settings.service import Settings
 from service.settings.stream import ModelSettings
 from service.store.store import Store
@@ -280,116 +279,3 @@ class Jobs:
 
 def _lane(job: Job) -> int:
     return int(job.spec.get("lane", 0))
-
-
-def _recipe(model: ModelSettings, seed: int) -> dict[str, Any]:
-    return {
-        "strategy": model.strategy,
-        "epochs": model.epochs,
-        "learning_rate": model.learning_rate,
-        "dense_units": model.dense_units,
-        "precision": model.precision,
-        "time_box_s": model.time_box_s,
-        "saved_model": model.saved_model,
-        "seed": seed,
-    }
-
-
-def source_job(
-    model: ModelSettings,
-    stream: str,
-    classes: Sequence[str],
-    *,
-    seed: int,
-) -> TrainingJob:
-    """The job that makes a stream's first version."""
-    recipe = _recipe(model, seed) | {"strategy": "auto"}
-    return TrainingJob(
-        kind=Kind.SOURCE,
-        family=Family(model.family),
-        stream=stream,
-        classes=tuple(classes),
-        weights=str(model.weights),
-        **recipe,
-    )
-
-
-def start_training(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the training process of a job folder."""
-    with (folder / "stderr.txt").open("ab") as errors:
-        return subprocess.Popen(  # noqa: S603 - our own module, no shell
-            [sys.executable, "-m", "models.finetune", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        )
-
-
-def progress_of(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """What a training process reports, event by event, until it ends."""
-    if process.stdout is None:
-        return
-    for line in process.stdout:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            yield event
-
-
-def publish_result(
-    registry: Registry,
-    result: JobResult,
-    *,
-    stream: str,
-    parent: int | None,
-    key: str,
-    trained_on: Mapping[str, Any],
-) -> ModelVersion:
-    """Publish what a job made."""
-    # The candidate's files are copied into a staging folder: the job's folder stays complete, so
-    # a publication that is cut short can be repeated.
-    staging = registry.stage(stream)
-    shutil.copytree(result.candidate, staging, dirs_exist_ok=True)
-    return registry.publish(
-        staging,
-        stream=stream,
-        family=result.family,
-        classes=result.classes,
-        input_shape=result.input_shape,
-        preprocessing=result.preprocessing,
-        strategy=result.strategy,
-        metrics=result.metrics,
-        trained_on=trained_on,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        parent=parent,
-        key=key,
-    )
-
-
-def rows_of(
-    samples: Sequence[StoredSample], champion: ModelVersion, max_pixels: int
-) -> npt.NDArray[Any]:
-    """The inputs that a model reads of stored samples, in their order."""
-    if champion.family is Family.VGG16:
-        height, width, _ = champion.input_shape
-        return np.stack(
-            [decode_image(s.content, (height, width), max_pixels=max_pixels) for s in samples]
-        )
-    return np.stack([tabular_row(json.loads(s.content)) for s in samples])
-
-
-def tabular_row(features: Mapping[str, float | str | bool | None]) -> npt.NDArray[np.float64]:
-    """What a tabular model reads of an observation: its features in the order of their names.
-
-    Raises
-    ------
-    ValueError
-        If a feature is text; tabular models take numbers and booleans.
-    """
-    text = [name for name, value in features.items() if isinstance(value, str)]
-    if text:
-        raise ValueError(f"features.{text[0]}: a tabular model takes numbers, got text")
-    values = (features[name] for name in sorted(features))
-    return np.array([np.nan if v is None else float(v) for v in values])
