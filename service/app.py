@@ -24,7 +24,7 @@ from service.notify.incident_topic import INCIDENTS_KIND, IncidentTopic
 from service.notify.outbox import Handler, Outbox
 from service.notify.publisher import Publisher
 from service.notify.webhook import Webhook
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.records.request import Limits
 from service.repair.jobs import Jobs, Progress
 from service.repair.promotion import promote, rollback

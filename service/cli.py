@@ -101,7 +101,7 @@ def run(config: Config) -> None:
     """Run the service until it is told to stop."""
     from service.app import open_app, open_source, serving, stopping
     from service.http import ListenError
-    from service.pipeline import NoChampionError
+    from service.pipeline.pipeline import NoChampionError
     from service.records.record import TemporaryError
     from service.settings.file import SettingsError
     from service.sources.source import SourceError
@@ -139,7 +139,7 @@ def replay(
 
     A replay starts from nothing and leaves the service's own store and models alone.
     """
-    from service.pipeline import NoChampionError
+    from service.pipeline.pipeline import NoChampionError
     from service.replay import replay_file
     from service.sources.source import SourceError
     from service.telemetry.logs import configure

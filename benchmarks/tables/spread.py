@@ -21,7 +21,7 @@ from detectors.base import Kind, Problem
 from detectors.synthetic import Stream, Strength
 from models.registry import Registry
 from service.domain.incident import Incident, IncidentState
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import ListSource

@@ -28,10 +28,10 @@ from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
 from service.domain.incident import Incident, IncidentState
 from service.http import HttpServer
 from service.monitor.phase import Phase as MonitorPhase
+from service.pipeline.stream import Batch, Stream
 from service.repair.first_model import train_first
 from service.settings.service import Settings
 from service.store.store import Store
-from service.stream import Batch, Stream
 
 SOURCE_IMAGES = 2000
 SOURCE_ROWS = 3000

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from models.scorer import Scored, ScoringProcess
 from models.spec import Family, ModelVersion
-from service.stream import Scorer
+from service.pipeline.stream import Scorer
 
 
 class TabularScorer:

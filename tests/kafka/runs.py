@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from models.registry import Registry
 from service.app import open_source
 from service.domain.incident import Incident
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.settings.service import Settings
 from service.store.store import Store
 from service.telemetry.metrics import Metrics

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.domain.incident import Incident
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import ListSource

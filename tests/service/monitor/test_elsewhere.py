@@ -17,7 +17,7 @@ from detectors.base import Evidence, Factor
 from models.registry import Registry
 from service.domain.incident import Incident, IncidentState, Point
 from service.monitor import elsewhere as parts
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import Abort, Aborted, ListSource

@@ -18,12 +18,12 @@ from service.monitor import segments
 from service.monitor.events import Arrival
 from service.monitor.labels import Change
 from service.monitor.outcomes import Outcomes
+from service.pipeline.stream import Scorer, Stream
 from service.records import decode as records
 from service.records.record import Record
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
 from service.store.states import dumps, loads
-from service.stream import Scorer, Stream
 from tests.service.streams import as_records
 
 CAMERAS = ["3", "5", "6", "7"]

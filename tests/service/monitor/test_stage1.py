@@ -6,10 +6,10 @@ import numpy as np
 from structlog.testing import capture_logs
 
 from service.monitor.phase import Phase
+from service.pipeline.stream import Decoded, Stream
 from service.records import decode as records
 from service.settings.stream import StreamSettings
 from service.store.states import dumps, loads
-from service.stream import Decoded, Stream
 from tests.service.monitor.test_segments import stream_of
 from tests.service.streams import as_records
 

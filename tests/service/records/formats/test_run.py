@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from detectors.base import Problem
 from models.registry import Registry
 from service.domain.decision import ActionKind, Decision
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
+from service.pipeline.stream import Stream
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.formats.kserve import REQUEST, RESPONSE
 from service.records.record import Record
@@ -26,11 +27,10 @@ from service.settings.stream import StreamSettings
 from service.sources.listed import ListSource
 from service.store import states as checkpoint
 from service.store.store import Store
-from service.stream import Stream
 from service.telemetry.metrics import Metrics
+from tests.service.pipeline.test_pipeline import CHANGE, confirmed, run, settings_of
 from tests.service.records.formats.registry import StubRegistry, encoded, serving
 from tests.service.streams import x_to_y_records
-from tests.service.test_pipeline import CHANGE, confirmed, run, settings_of
 
 AVRO: dict[str, Any] = {
     "type": "record",

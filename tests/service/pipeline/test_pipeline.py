@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.domain.incident import Incident, IncidentState, Point
-from service.lane import Unwritten
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
+from service.pipeline.unwritten import Unwritten
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import ListSource

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,59 +15,20 @@ from service.domain.dead_letter import DeadLetter
 from service.domain.decision import ActionKind
 from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job
-from service.domain.sample import StoredSample
-from service.domain.waiting import Pruned
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import DeadLetters
 from service.notify.incident_topic import INCIDENTS_KIND
+from service.pipeline.show import show_labels
+from service.pipeline.stream import Batch, Decoded, Stream
+from service.pipeline.unwritten import Unwritten, _has_decided_nothing
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import DecodeError, Record
 from service.settings.service import Settings
-from service.show import show_labels
-from service.sources.source import Partition
 from service.store import states as checkpoint
 from service.store.transaction import Transaction
-from service.stream import Batch, Decoded, Stream
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Unwritten:
-    """What has happened in a lane since the last transaction."""
-
-    offsets: dict[Partition, int] = field(default_factory=dict)
-    incidents: list[Incident] = field(default_factory=list)
-    actions: list[Action] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
-    samples: dict[str, list[StoredSample]] = field(default_factory=dict)
-    labels: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    n_filed: int = 0
-    pruned: dict[str, Pruned] = field(default_factory=dict)
-    writes: list[Callable[[Transaction], object]] = field(default_factory=list)
-    touched: set[str] = field(default_factory=set)
-    confirmed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    n_records: int = 0
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether people or a job wait for it.
-
-        For what is less, nearly all of which are false suspicions, a state is not written.
-        """
-        return bool(self.jobs or self.writes or any(map(_is_news, self.incidents)))
-
-    def __bool__(self) -> bool:
-        return bool(
-            self.n_records
-            or self.offsets
-            or self.touched
-            or self.incidents
-            or self.jobs
-            or self.writes
-        )
 
 
 class Lane:
@@ -358,16 +318,6 @@ class Lane:
             )
             for name, kind in kinds.items()
         ]
-
-
-def _has_decided_nothing(incident: Incident) -> bool:
-    """Whether it is as a look left it that goes on."""
-    return incident.state is IncidentState.SUSPECTED and bool(incident.evidence)
-
-
-def _is_news(incident: Incident) -> bool:
-    """Whether anybody has to know of it at once."""
-    return incident.state is not IncidentState.DISMISSED and not _has_decided_nothing(incident)
 
 
 def _is_of(incident: Incident, confirmed: Incident) -> bool:

@@ -10,7 +10,7 @@ from service.domain.incident import IncidentState
 from service.domain.waiting import Side
 from service.monitor.labels import Ended, Outcome
 from service.monitor.phase import Phase
-from service.stream import Batch, Stream
+from service.pipeline.stream import Batch, Stream
 from service.telemetry.metrics import Metrics
 
 

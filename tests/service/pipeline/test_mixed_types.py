@@ -9,10 +9,10 @@ import pytest
 
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState
+from service.pipeline.stream import Stream
 from service.records import decode as records
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
-from service.stream import Stream
 from tests.service.streams import as_records
 
 WARM_UP = 1200

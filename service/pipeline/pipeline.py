@@ -30,9 +30,11 @@ from models.spec import ModelVersion
 from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident
 from service.domain.job import JobState
-from service.lane import Lane
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import open_dead_letters
+from service.pipeline.lane import Lane
+from service.pipeline.show import show
+from service.pipeline.stream import Batch, Decoded, Scorer, Stream
 from service.records.formats.decoder import Ignored, open_decoder
 from service.records.record import Record, TemporaryError
 from service.repair.jobs import Finished, Jobs
@@ -40,14 +42,12 @@ from service.repair.policy import decide
 from service.repair.scorers import load_scorer
 from service.settings.service import Settings
 from service.settings.stream import StreamSettings
-from service.show import show
 from service.sources.files import FileSource
 from service.sources.source import NotNowError, Partition, Source
 from service.store import states as checkpoint
 from service.store.errors import FencedError, StoreError
 from service.store.spill import StoreSpill
 from service.store.store import Store
-from service.stream import Batch, Decoded, Scorer, Stream
 from service.telemetry.metrics import Metrics
 from service.telemetry.trouble import Trouble
 

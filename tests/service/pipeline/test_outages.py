@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.domain.incident import Incident
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.records.record import Record
 from service.repair.jobs import Jobs
 from service.settings.service import Settings
@@ -24,8 +24,8 @@ from service.store.errors import StoreError
 from service.store.store import Store
 from service.store.transaction import Transaction
 from service.telemetry.metrics import Metrics
+from tests.service.pipeline.test_pipeline import CHANGE, settings_of
 from tests.service.streams import x_to_y_records
-from tests.service.test_pipeline import CHANGE, settings_of
 
 N = 1300
 MOST_STEPS = 5000

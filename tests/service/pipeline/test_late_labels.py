@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from models.registry import Registry
 from service.domain.incident import Incident
 from service.domain.waiting import Spilled
-from service.pipeline import Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.records.record import Record
 from service.sources.listed import ListSource
 from service.store.errors import StoreError
@@ -25,8 +25,7 @@ from service.store.states import loads
 from service.store.store import Store
 from service.telemetry.metrics import PREFIX, Metrics
 from tests.service.monitor.test_segments import events
-from tests.service.streams import as_records, x_to_y_records
-from tests.service.test_pipeline import (
+from tests.service.pipeline.test_pipeline import (
     DyingSource,
     DyingStore,
     Fuse,
@@ -34,6 +33,7 @@ from tests.service.test_pipeline import (
     confirmed,
     settings_of,
 )
+from tests.service.streams import as_records, x_to_y_records
 
 N = 1500
 MAX_PENDING = 40

@@ -20,11 +20,11 @@ from models.quality import PROPERTIES, image_properties
 from models.scorer import Scored
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident
+from service.pipeline.stream import Stream
 from service.records.decode import decode
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
 from service.store import states as checkpoint
-from service.stream import Stream
 from tests.service.streams import as_records
 
 CHANGE = 800
