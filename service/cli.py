@@ -73,9 +73,9 @@ def demo(
     ] = False,
 ) -> None:
     """Run the main job on real data: five phases, each named, four repairs."""
-    from service.app import stopping
+    from service.api.app import stopping
+    from service.api.http import ListenError
     from service.demo.driver import run_demo
-    from service.http import ListenError
     from service.telemetry.logs import configure
 
     configure("json", "warning")
@@ -99,8 +99,9 @@ def demo(
 @app.command()
 def run(config: Config) -> None:
     """Run the service until it is told to stop."""
-    from service.app import open_app, open_source, serving, stopping
-    from service.http import ListenError
+    from service.api.app import open_app, serving, stopping
+    from service.api.http import ListenError
+    from service.api.wiring import open_source
     from service.pipeline.pipeline import NoChampionError
     from service.records.record import TemporaryError
     from service.settings.file import SettingsError
@@ -139,8 +140,8 @@ def replay(
 
     A replay starts from nothing and leaves the service's own store and models alone.
     """
+    from service.api.replay import replay_file
     from service.pipeline.pipeline import NoChampionError
-    from service.replay import replay_file
     from service.sources.source import SourceError
     from service.telemetry.logs import configure
 

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from service.app import App, open_app, serving
+from service.api.app import App, open_app, serving
+from service.api.http import HttpServer
 from service.demo.digits import Regime, Shift, draw_features, draw_image
 from service.demo.screen import Receiver, Screen
 from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
 from service.domain.incident import Incident, IncidentState
-from service.http import HttpServer
 from service.monitor.phase import Phase as MonitorPhase
 from service.pipeline.stream import Batch, Stream
 from service.repair.first_model import train_first

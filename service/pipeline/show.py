@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from service.correction import prior_in_force
 from service.domain.incident import IncidentState
 from service.domain.waiting import Side
 from service.monitor.labels import Ended, Outcome
 from service.monitor.phase import Phase
+from service.monitor.reweighting import prior_in_force
 from service.pipeline.stream import Batch, Stream
 from service.telemetry.metrics import Metrics
 

@@ -17,7 +17,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.app import open_source
+from service.api.wiring import open_source
 from service.domain.incident import Incident
 from service.pipeline.pipeline import Pipeline
 from service.settings.service import Settings

@@ -15,7 +15,8 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from service.app import open_app, open_source
+from service.api.app import open_app
+from service.api.wiring import open_source
 from service.domain.action import Action, ActionState
 from service.domain.dead_letter import DeadLetter
 from service.notify import publisher as publisher_module

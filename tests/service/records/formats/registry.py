@@ -14,7 +14,7 @@ import fastavro
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from service.http import HttpServer
+from service.api.http import HttpServer
 
 KIND = "application/vnd.schemaregistry.v1+json"
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.correction import correct_scores
-from service.http import MAX_SCORES_BYTES, HttpServer, ListenError, create_app
+from service.api.correction import correct_scores
+from service.api.http import MAX_SCORES_BYTES, HttpServer, ListenError, create_app
 from service.store.errors import StoreError
 from service.telemetry.metrics import Metrics
 

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.app import App, open_app, serving
+from service.api.app import App, open_app, serving
 from service.settings.service import Settings
 from service.sources.listed import ListSource
 from tests.service.streams import as_records

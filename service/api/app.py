@@ -16,10 +16,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.correction import correct_scores, prior_document
+from service.api.correction import correct_scores, prior_document
+from service.api.events import Ingest
+from service.api.http import HttpServer, create_app
 from service.domain.incident import Incident
-from service.http import HttpServer, create_app
-from service.ingest import Ingest
 from service.notify.incident_topic import INCIDENTS_KIND, IncidentTopic
 from service.notify.outbox import Handler, Outbox
 from service.notify.publisher import Publisher
@@ -29,14 +29,8 @@ from service.records.request import Limits
 from service.repair.jobs import Jobs, Progress
 from service.repair.promotion import promote, rollback
 from service.settings.service import Settings
-from service.settings.source import SourceSettings
-from service.sources.directory import DirectorySource
-from service.sources.files import FileSource
-from service.sources.kafka.source import KafkaSource
 from service.sources.source import Source
 from service.sources.spool.source import SpoolSource
-from service.sources.spool.spool import Spool
-from service.sources.stdin import StdinSource
 from service.store.store import Store
 from service.telemetry.metrics import Metrics
 
@@ -44,33 +38,6 @@ log = structlog.get_logger()
 
 _GARBAGE_OBJECTS = 50_000
 """New objects after which Python looks for garbage among the newest; 700 by default."""
-
-
-def open_source(settings: SourceSettings) -> Source:
-    """The configured source.
-
-    Raises
-    ------
-    SourceError
-        If it is not there, or cannot be reached.
-    SettingsError
-        If its password cannot be read.
-    """
-    if settings.kind == "kafka":
-        return KafkaSource(settings)
-    if settings.kind == "directory":
-        return DirectorySource(settings.path, follow=settings.follow)
-    if settings.kind == "stdin":
-        return StdinSource()
-    if settings.kind == "http":
-        return SpoolSource(
-            Spool(
-                settings.path,
-                max_backlog_bytes=settings.max_backlog_bytes,
-                max_keys=settings.idempotency_keys,
-            )
-        )
-    return FileSource(settings.path, follow=settings.follow)
 
 
 @dataclass(slots=True)

@@ -23,12 +23,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from service import __version__
-from service.correction import ScoresError
+from service.api.answers import problem
+from service.api.correction import ScoresError
+from service.api.events import PATH as EVENTS_PATH
+from service.api.events import Ingest, add_ingest
+from service.api.page import CONTENT_SECURITY_POLICY, status_page
 from service.domain.incident import IncidentState
-from service.ingest import PATH as EVENTS_PATH
-from service.ingest import Ingest, add_ingest
-from service.page import CONTENT_SECURITY_POLICY, status_page
-from service.problem import problem
 from service.store.errors import StoreError
 
 log = structlog.get_logger(__name__)

@@ -30,7 +30,7 @@ from service.store.store import Store
 from service.telemetry.metrics import Metrics
 from tests.service.streams import x_to_y_records
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEADLINE_S = 180.0
 """Only ever reached by a failure."""
 TOKEN = "a-token-for-tests"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from service.reference import PAGES
+from service.api.docs_pages import PAGES
 
-FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 
 
 @pytest.mark.parametrize("page", PAGES)

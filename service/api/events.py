@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import Counter
 from starlette.requests import ClientDisconnect
 
-from service.problem import problem
+from service.api.answers import problem
 from service.records.decode import decode
 from service.records.record import DecodeError, Record
 from service.records.request import BatchError, Limits, TooLargeError, gunzip, split

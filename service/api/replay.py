@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.app import App, open_app
+from service.api.app import App, open_app
 from service.settings.service import Settings
 from service.sources.files import FileSource
 from service.store.store import Store

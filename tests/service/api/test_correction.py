@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from detectors.prior import PriorCorrection, PriorMethod
-from service.correction import MAX_ROWS, ScoresError, correct_scores, prior_document, prior_in_force
+from service.api.correction import MAX_ROWS, ScoresError, correct_scores, prior_document
 from service.monitor.reference import Baseline
 from service.monitor.representation import Tabular
+from service.monitor.reweighting import prior_in_force
 from service.records.schema import FeatureSchema
 
 CLASSES = ("ham", "spam")

@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import App, open_app, open_source, serving
+from service.api.app import App, open_app, serving
+from service.api.wiring import open_source
 from service.settings.service import Settings
 from service.sources.source import MAX_RECORD_BYTES
 from service.sources.spool.source import SpoolSource
