@@ -12,16 +12,15 @@ from numba import njit
 
 from detectors.base import Array, IntArray
 from detectors.cusum import CLIP, SLACKS
+from detectors.learners.bootstrap import _draw, _whiten
+from detectors.learners.dependence import _block_length
+from detectors.learners.moments import _moments, _standardised
 
 MIN_ROWS = 50
 """Fewer rows say nothing about tails that are 5,000 rows away."""
 
 SIMULATED_ROWS = 1_000_000
 """Rows simulated in all, within the limits below: a quarter of a second at 60 columns."""
-
-INFLATED = 1.2
-"""Variance of a block's mean, in units of that of independent rows, from which a test that permutes
-single rows would reject too often."""
 
 STREAMS = (100, 200)
 """Fewest and most simulated streams. Of 100 streams 63 alarm within the promised run length, which
@@ -156,101 +155,6 @@ def calibrate_cusum(
         )
     share = -math.expm1(-horizon / arl0)
     return Calibration(mean, scale, _thresholds(peaks, share), length)
-
-
-def _moments(x: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
-    """Mean, standard deviation (1 if constant) and whether it varies, of each column's values."""
-    seen = np.isfinite(x)
-    count = np.maximum(seen.sum(axis=0), 1)
-    mean = np.where(seen, x, 0.0).sum(axis=0) / count
-    deviation = np.sqrt((np.where(seen, x - mean, 0.0) ** 2).sum(axis=0) / count)
-    # A constant's deviations are rounding errors, not zeros.
-    varies = deviation > 1e-12 * np.maximum(np.abs(mean), 1.0)
-    return mean, np.where(varies, deviation, 1.0), varies
-
-
-def _standardised(x: Array) -> Array:
-    """Columns with mean 0 and standard deviation 1; 0 where they are constant."""
-    mean, scale, _ = _moments(x)
-    return (x - mean) / scale
-
-
-def _significance(n: int) -> float:
-    """Autocorrelations of n rows inside +- this are taken for zero (Politis & White 2004)."""
-    return 2 * math.sqrt(math.log10(n) / n)
-
-
-def _whiten(z: Array) -> tuple[Array, Array]:
-    """Coefficients (k,) of each column's lag-1 autoregression, and its residuals (n, k)."""
-    n = len(z)
-    filled = np.where(np.isfinite(z), z, 0.0)
-    before = np.roll(filled, 1, axis=0)
-    lag_1 = (filled * before).mean(axis=0)
-    unbiased = np.clip(lag_1 + (1 + 3 * lag_1) / n, -0.97, 0.97)
-    coefficient = np.where(np.abs(lag_1) > _significance(n), unbiased, 0.0)
-    return coefficient, np.where(np.isfinite(z), filled - coefficient * before, np.nan)
-
-
-def dependence_length(rows: Array) -> int:
-    r"""Rows that must be permuted together because they depend on each other; 1 if none do.
-
-    Three times the smallest lag after which the autocorrelations stay inside
-    :math:`\pm 2 \sqrt{\log_{10}(n) / n}` for five lags [1]_, from the column where that is largest,
-    at most n / 16. Blocks of three such lags keep nine tenths of the variance of the mean of an
-    autoregression with coefficient 0.5 to 0.9. A column whose blocks' means vary no more than those
-    of independent rows, as where rows alternate, asks for none.
-
-    Parameters
-    ----------
-    rows
-        Reference rows in time order, shape (n, d); NaN means missing.
-
-    References
-    ----------
-    .. [1] D. N. Politis, H. White (2004). Automatic block-length selection for the dependent
-       bootstrap. Econometric Reviews 23, 53-70.
-
-    Examples
-    --------
-    >>> noise = np.random.default_rng(0).normal(size=(2000, 3))
-    >>> wave = np.sin(np.arange(2000) / 20)[:, None]
-    >>> dependence_length(noise), dependence_length(noise + wave)
-    (1, 84)
-    """
-    seen = np.where(np.isfinite(rows), rows, np.nan)
-    z = np.nan_to_num(_standardised(seen))
-    longest = max(len(rows) // 16, 1)
-    lengths = [1]
-    for column in z.T:
-        length = int(np.clip(3 * _quiet_lag(column[:, None]), 1, longest))
-        means = column[: len(column) // length * length].reshape(-1, length).mean(axis=1)
-        if length * means.var() > INFLATED:
-            lengths.append(length)
-    return max(lengths)
-
-
-def _block_length(residuals: Array) -> int:
-    """Rows per block for residuals of shape (n, k): see `calibrate_cusum`."""
-    both = np.hstack([residuals, _standardised(residuals**2)])
-    return int(np.clip(4 * _quiet_lag(np.where(np.isfinite(both), both, 0.0)), 1, len(both) // 10))
-
-
-def _quiet_lag(columns: Array) -> int:
-    """Smallest lag after which five autocorrelations are near 0, in the worst column; n / 10."""
-    n, quiet_lags = len(columns), 5
-    longest = n // 10
-    spectrum = np.abs(np.fft.rfft(columns, 2 * n, axis=0)) ** 2
-    covariance = np.fft.irfft(spectrum, 2 * n, axis=0)[: longest + quiet_lags + 1]
-    quiet = np.abs(covariance[1:]) <= _significance(n) * covariance[0]
-    ends_here = np.lib.stride_tricks.sliding_window_view(quiet, quiet_lags, axis=0).all(axis=-1)
-    return int(np.where(ends_here.any(axis=0), ends_here.argmax(axis=0), longest).max(initial=0))
-
-
-def _draw(rng: np.random.Generator, n: int, size: int, length: int) -> IntArray:
-    """Rows of a reference of n rows, closed to a circle, in blocks: `size` indices."""
-    starts = rng.integers(0, n, -(-size // length))
-    order: IntArray = ((starts[:, None] + np.arange(length)) % n).ravel()[:size]
-    return order
 
 
 def _thresholds(peaks: Array, share: float) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from detectors.base import Array
-from detectors.mmd import FourierFeatures, median_bandwidth
+from detectors.learners.mmd import FourierFeatures, median_bandwidth
 
 __all__ = [
     "Comparison",

@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from detectors.base import Array, IntArray
 from detectors.contrast import standardise
-from detectors.mmd import FourierFeatures, median_bandwidth
-from detectors.nuisance import cross_fit, make_folds, quadratic_logistic
+from detectors.learners.mmd import FourierFeatures, median_bandwidth
+from detectors.learners.nuisance import cross_fit, make_folds, quadratic_logistic
 
 __all__ = ["CovarianceResult", "covariance_test"]
 

@@ -12,7 +12,7 @@ from detectors.attribution import ASYMPTOTIC, UNLABELLED, Sample, conclude, exam
 from detectors.base import Array, IntArray, Kind, Problem, Verdict
 from detectors.contrast import principal, standardise
 from detectors.label_queries import labels_needed, query_labels
-from detectors.nuisance import cross_fit, make_folds, quadratic_logistic
+from detectors.learners.nuisance import cross_fit, make_folds, quadratic_logistic
 from detectors.selection import selection_note, selection_test
 from detectors.severity import Severity, decompose_loss
 

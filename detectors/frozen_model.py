@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray
-from detectors.nuisance import N_INTERACTIONS, make_folds
+from detectors.learners.nuisance import N_INTERACTIONS, make_folds
 
 N_FOLDS = 3
 TREE_RATE = 0.1

@@ -10,9 +10,9 @@ from threadpoolctl import threadpool_limits
 
 from detectors.base import Array, IntArray
 from detectors.contrast import principal, quadratic_moments, standardise, whiten
-from detectors.mmd import FourierFeatures, median_bandwidth
-from detectors.nuisance import boosted_trees, cross_fit, make_folds, quadratic_logistic
-from detectors.prior import FLOOR, PriorCorrection, fit_calibration, reweight
+from detectors.learners.mmd import FourierFeatures, median_bandwidth
+from detectors.learners.nuisance import boosted_trees, cross_fit, make_folds, quadratic_logistic
+from detectors.learners.prior import FLOOR, PriorCorrection, fit_calibration, reweight
 
 __all__ = ["MixtureResult", "mixture_test"]
 

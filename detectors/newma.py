@@ -10,16 +10,11 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
-from detectors.calibration import (
-    MIN_ROWS,
-    SIMULATED_ROWS,
-    STREAMS,
-    _block_length,
-    _draw,
-    _moments,
-    _whiten,
-)
-from detectors.mmd import FourierFeatures, median_bandwidth
+from detectors.calibration import MIN_ROWS, SIMULATED_ROWS, STREAMS
+from detectors.learners.bootstrap import _draw, _whiten
+from detectors.learners.dependence import _block_length
+from detectors.learners.mmd import FourierFeatures, median_bandwidth
+from detectors.learners.moments import _moments
 from detectors.rows import as_rows
 
 CLIP = 100.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.base import Array, IntArray, State
-from detectors.folds import N_FOLDS, fold_of
+from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_labels, as_rows
 from detectors.scores_labelled import CLIP, leading_axes, reference_labels, without_label
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from detectors.base import Array, IntArray, State
 from detectors.cusum import CLIP
-from detectors.embedding import Embedding
-from detectors.folds import N_FOLDS, fold_of
+from detectors.learners.embedding import Embedding
+from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_rows
 
 MAX_SQUARED = 64

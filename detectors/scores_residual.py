@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.base import Array, IntArray, State
-from detectors.class_model import ClassModel
-from detectors.folds import N_FOLDS, fold_of
+from detectors.learners.class_model import ClassModel
+from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_labels, as_rows
 from detectors.scores_labelled import (
     CLIP,

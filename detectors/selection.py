@@ -22,7 +22,7 @@ from detectors.contrast import (
     standardise,
     whiten,
 )
-from detectors.mmd import FourierFeatures, median_bandwidth
+from detectors.learners.mmd import FourierFeatures, median_bandwidth
 from detectors.permutation import PermutationResult, _combine, _interval, _shares
 
 __all__ = ["selection_note", "selection_test"]

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from detectors.base import Array, IntArray
 from detectors.contrast import principal, standardise
-from detectors.nuisance import cross_fit, make_folds
+from detectors.learners.nuisance import cross_fit, make_folds
 
 __all__ = ["Severity", "Term", "decompose_loss"]
 

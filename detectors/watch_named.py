@@ -12,11 +12,11 @@ from threadpoolctl import threadpool_limits
 
 from detectors.alibi import AlibiDetector, Name
 from detectors.base import Alarm, Array, Detector, Factor, IntArray, Problem, State
-from detectors.class_model import ClassModel
 from detectors.conditional_e_detector import ConditionalEDetector
 from detectors.conformal import ConformalShiryaevRoberts
-from detectors.folds import N_FOLDS, fold_of
 from detectors.label_e_detector import LabelEDetector
+from detectors.learners.class_model import ClassModel
+from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.mondrian import MondrianShiryaevRoberts
 from detectors.names import DetectorName
 from detectors.newma import Newma

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detectors.base import Array
-from detectors.prior import PriorCorrection
+from detectors.learners.prior import PriorCorrection
 from service.records.shown import short
 
 MAX_ROWS = 10_000

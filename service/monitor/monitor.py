@@ -17,7 +17,7 @@ import numpy as np
 
 from detectors.base import Alarm, Array, Factor, Kind, State, Verdict
 from detectors.confirm import ConfirmPlan, Step, Suspicion
-from detectors.prior import PriorCorrection
+from detectors.learners.prior import PriorCorrection
 from service.domain.accuracy import worse
 from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point, incident_id

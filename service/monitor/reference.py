@@ -8,8 +8,8 @@ import numpy as np
 
 from detectors.attribution import Sample
 from detectors.base import Array, IntArray, State
-from detectors.calibration import dependence_length
 from detectors.confirm import UNLABELLED
+from detectors.learners.dependence import dependence_length
 from service.monitor.events import Labelled, Seen
 from service.monitor.representation import Raw, Representation
 

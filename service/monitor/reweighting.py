@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detectors.prior import PriorCorrection
+from detectors.learners.prior import PriorCorrection
 from service.monitor.reference import Baseline
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, State, Verdict
-from detectors.prior import PriorCorrection
+from detectors.learners.prior import PriorCorrection
 from models.images import ImageError
 from models.images import decode as decode_image
 from models.quality import PROPERTIES

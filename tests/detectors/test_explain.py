@@ -8,9 +8,9 @@ from scipy.signal import lfilter
 
 from detectors.attribution import Sample, conclude, examine
 from detectors.base import Array, Factor, Kind, Problem, Verdict
-from detectors.calibration import dependence_length
 from detectors.confirm import ConfirmPlan, Suspicion
 from detectors.explain import MAX_QUERIES, Explanation, _chosen, explain, other_direction
+from detectors.learners.dependence import dependence_length
 from detectors.synthetic import Stream
 
 Windows = tuple[Sample, Sample]

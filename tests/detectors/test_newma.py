@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 from detectors.base import Array
-from detectors.mmd import FourierFeatures
+from detectors.learners.mmd import FourierFeatures
 from detectors.newma import Newma, forgetting_weights
 
 ARL0 = 2000

@@ -9,13 +9,11 @@ import pytest
 from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.calibration import calibrate_cusum
 from detectors.cusum import CusumBank
-from detectors.normal_scores import NormalScores
-from detectors.scores import (
-    ClassConditionalScores,
-    InputScores,
-    LabelScores,
-    ResidualScores,
-)
+from detectors.learners.normal_scores import NormalScores
+from detectors.scores_by_class import ClassConditionalScores
+from detectors.scores_input import InputScores
+from detectors.scores_label import LabelScores
+from detectors.scores_residual import ResidualScores
 from detectors.synthetic import Stream
 
 Fit = Callable[[Array, IntArray], tuple[Any, Array]]

@@ -12,7 +12,7 @@ from detectors import watch as stage_1
 from detectors import watch_named
 from detectors.alibi import is_installed
 from detectors.base import Array, Factor, IntArray, Kind, Problem
-from detectors.class_model import ClassModel
+from detectors.learners.class_model import ClassModel
 from detectors.names import DetectorName
 from detectors.newma import Newma
 from detectors.synthetic import Stream

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.prior import PriorCorrection, PriorMethod
+from detectors.learners.prior import PriorCorrection, PriorMethod
 from service.api.correction import MAX_ROWS, ScoresError, correct_scores, prior_document
 from service.monitor.reference import Baseline
 from service.monitor.representation import Tabular

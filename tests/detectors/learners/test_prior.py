@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from detectors.prior import (
+from detectors.learners.prior import (
     PriorCorrection,
     estimate_prior_bbse,
     estimate_prior_mlls,

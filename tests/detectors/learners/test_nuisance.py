@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.nuisance import boosted_trees, cross_fit, make_folds, quadratic_logistic
+from detectors.learners.nuisance import boosted_trees, cross_fit, make_folds, quadratic_logistic
 
 
 def _logistic(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detectors.base import Array, State
-from detectors.normal_scores import LIMIT, NormalScores
+from detectors.learners.normal_scores import LIMIT, NormalScores
 
 BANDWIDTH_ROWS = 500
 """Rows whose distances give the median bandwidth: 125,000 pairs."""

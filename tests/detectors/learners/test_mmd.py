@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.mmd import FourierFeatures, median_bandwidth, mmd2
+from detectors.learners.mmd import FourierFeatures, median_bandwidth, mmd2
 
 
 def test_median_bandwidth_is_the_median_distance_between_rows() -> None:
