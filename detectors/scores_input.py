@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.base import Array, IntArray, State
-from detectors.cusum import CLIP
+from detectors.charts.cusum import CLIP
 from detectors.learners.embedding import Embedding
 from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_rows
@@ -50,8 +50,8 @@ class InputScores:
     Examples
     --------
     >>> from detectors.base import Factor
-    >>> from detectors.calibration import calibrate_cusum
-    >>> from detectors.cusum import CusumBank
+    >>> from detectors.charts.calibration import calibrate_cusum
+    >>> from detectors.charts.cusum import CusumBank
     >>> rng = np.random.default_rng(0)
     >>> scores = InputScores()
     >>> c = calibrate_cusum(scores.fit(rng.normal(size=(1000, 2)), seed=0), arl0=5000, seed=0)

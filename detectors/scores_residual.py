@@ -30,8 +30,8 @@ class ResidualScores:
     Examples
     --------
     >>> from detectors.base import Factor
-    >>> from detectors.calibration import calibrate_cusum
-    >>> from detectors.cusum import CusumBank
+    >>> from detectors.charts.calibration import calibrate_cusum
+    >>> from detectors.charts.cusum import CusumBank
     >>> rng = np.random.default_rng(0)
     >>> def draw(n, slope, centre):
     ...     x = rng.normal(centre, 1, size=(n, 2))

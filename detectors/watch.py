@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from threadpoolctl import threadpool_limits
 
 from detectors.base import Alarm, Array, Factor, IntArray, Problem, State
-from detectors.calibration import Calibration, calibrate_cusum
-from detectors.cusum import CusumBank
+from detectors.charts.calibration import Calibration, calibrate_cusum
+from detectors.charts.cusum import CusumBank
 from detectors.names import DetectorName
 from detectors.scores_by_class import ClassConditionalScores
 from detectors.scores_input import InputScores

@@ -12,6 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from detectors.alibi import AlibiDetector, Name
 from detectors.base import Alarm, Array, Detector, Factor, IntArray, Problem, State
+from detectors.charts.newma import Newma
+from detectors.charts.sd_ewma import SdEwma
+from detectors.charts.tssd_ewma import TssdEwma
 from detectors.conditional_e_detector import ConditionalEDetector
 from detectors.conformal import ConformalShiryaevRoberts
 from detectors.label_e_detector import LabelEDetector
@@ -19,9 +22,6 @@ from detectors.learners.class_model import ClassModel
 from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.mondrian import MondrianShiryaevRoberts
 from detectors.names import DetectorName
-from detectors.newma import Newma
-from detectors.sd_ewma import SdEwma
-from detectors.tssd_ewma import TssdEwma
 
 __all__ = ["Feed", "NamedWatch", "Watching", "feed_of", "wanted"]
 

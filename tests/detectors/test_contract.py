@@ -18,18 +18,18 @@ import pytest
 import detectors
 from detectors.alibi import AlibiDetector
 from detectors.base import Alarm, Array, Detector, Factor
+from detectors.charts.cusum import CusumBank
+from detectors.charts.ewma import EwmaBank
+from detectors.charts.msd_ewma import MsdEwma
+from detectors.charts.newma import Newma
+from detectors.charts.sd_ewma import SdEwma
+from detectors.charts.tsmsd_ewma import TsmsdEwma
+from detectors.charts.tssd_ewma import TssdEwma
 from detectors.conditional_e_detector import ConditionalEDetector
 from detectors.conformal import ConformalShiryaevRoberts
-from detectors.cusum import CusumBank
-from detectors.ewma import EwmaBank
 from detectors.label_e_detector import LabelEDetector
 from detectors.mondrian import MondrianShiryaevRoberts
-from detectors.msd_ewma import MsdEwma
-from detectors.newma import Newma
 from detectors.river import RiverDetector
-from detectors.sd_ewma import SdEwma
-from detectors.tsmsd_ewma import TsmsdEwma
-from detectors.tssd_ewma import TssdEwma
 
 N_ROWS = 700
 CHANGE = 400

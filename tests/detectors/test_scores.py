@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from detectors.base import Array, Factor, IntArray, Kind, Problem
-from detectors.calibration import calibrate_cusum
-from detectors.cusum import CusumBank
+from detectors.charts.calibration import calibrate_cusum
+from detectors.charts.cusum import CusumBank
 from detectors.learners.normal_scores import NormalScores
 from detectors.scores_by_class import ClassConditionalScores
 from detectors.scores_input import InputScores

@@ -12,9 +12,9 @@ from detectors import watch as stage_1
 from detectors import watch_named
 from detectors.alibi import is_installed
 from detectors.base import Array, Factor, IntArray, Kind, Problem
+from detectors.charts.newma import Newma
 from detectors.learners.class_model import ClassModel
 from detectors.names import DetectorName
-from detectors.newma import Newma
 from detectors.synthetic import Stream
 from detectors.watch import Feed, Learned, Watching, build_watches, watch_from_snapshot
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.signal import lfilter
 
 from detectors.base import Array
+from detectors.charts.newma import Newma, forgetting_weights
 from detectors.learners.mmd import FourierFeatures
-from detectors.newma import Newma, forgetting_weights
 
 ARL0 = 2000
 Draw = Callable[[np.random.Generator, int], Array]

@@ -39,7 +39,7 @@ class SdEwma:
     ====  ====================  ===========================  =========================
 
     With L = 3 only 10 and 28 % alarm within 20 rows of the shift; the others wait for what is
-    nothing but the next false alarm. `detectors.ewma.EwmaBank`
+    nothing but the next false alarm. `detectors.charts.ewma.EwmaBank`
     keeps about 500 rows between false alarms and needs 24 and 8 rows for the same shifts.
 
     Parameters

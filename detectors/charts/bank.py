@@ -16,7 +16,7 @@ from detectors.rows import as_rows
 class Bank(Restarting):
     """A chart for each column of scores, and one alarm for all of them.
 
-    Subclasses say what a chart sums up: `detectors.cusum`, `detectors.ewma`.
+    Subclasses say what a chart sums up: `detectors.charts.cusum`, `detectors.charts.ewma`.
 
     Parameters
     ----------

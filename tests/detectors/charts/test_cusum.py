@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detectors.base import Array, Factor
-from detectors.cusum import CLIP, SLACKS, CusumBank
+from detectors.charts.cusum import CLIP, SLACKS, CusumBank
 
 
 def bank(k: int = 1, thresholds: tuple[float, ...] = (20.0, 8.0)) -> CusumBank:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.base import Factor
-from detectors.ewma import EwmaBank
+from detectors.charts.ewma import EwmaBank
 
 
 def bank(k: int = 1, *, weight: float = 0.1, width: float = 2.814) -> EwmaBank:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import f as f_distribution
 
 from detectors.base import Alarm, Array, State
-from detectors.msd_ewma import MsdEwma
+from detectors.charts.msd_ewma import MsdEwma
 from detectors.rows import as_rows
 
 

@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import f as f_distribution
 
 from detectors.base import Factor
-from detectors.msd_ewma import MsdEwma
-from detectors.tsmsd_ewma import TsmsdEwma
-from tests.detectors.test_msd_ewma import correlated, fitted
+from detectors.charts.msd_ewma import MsdEwma
+from detectors.charts.tsmsd_ewma import TsmsdEwma
+from tests.detectors.charts.test_msd_ewma import correlated, fitted
 
 
 def test_fresh_rows_are_confirmed_at_the_level_of_the_test_and_shifts_are() -> None:

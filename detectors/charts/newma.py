@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
-from detectors.calibration import MIN_ROWS, SIMULATED_ROWS, STREAMS
+from detectors.charts.calibration import MIN_ROWS, SIMULATED_ROWS, STREAMS
 from detectors.learners.bootstrap import _draw, _whiten
 from detectors.learners.dependence import _block_length
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
@@ -142,7 +142,7 @@ class Newma:
         """A detector that alarms once in `arl0` rows without a shift.
 
         Streams are simulated from the reference's rows by the pre-whitened block bootstrap of
-        `detectors.calibration.calibrate_cusum`. The threshold is that at which a
+        `detectors.charts.calibration.calibrate_cusum`. The threshold is that at which a
         share 1 - 1/e of them alarms within `arl0` rows.
 
         Parameters

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Alarm, Array, IntArray, State
+from detectors.charts.sd_ewma import SdEwma
 from detectors.rows import as_rows
-from detectors.sd_ewma import SdEwma
 
 
 class TssdEwma:

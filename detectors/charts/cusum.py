@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from detectors.bank import Bank
 from detectors.base import Alarm, Array, Factor, IntArray, State
+from detectors.charts.bank import Bank
 
 CLIP = 4.0
 """Standardised scores are cut to +-CLIP before they are summed. A CUSUM adds evidence over rows; a

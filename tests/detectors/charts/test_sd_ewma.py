@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detectors.base import Array, Factor
-from detectors.sd_ewma import SdEwma
+from detectors.charts.sd_ewma import SdEwma
 
 SEEDS = range(100, 150)
 

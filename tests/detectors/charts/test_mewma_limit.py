@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detectors.mewma_limit import mewma_limit
+from detectors.charts.mewma_limit import mewma_limit
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from detectors.tssd_ewma import TssdEwma, _gap, _ks_tail
-from tests.detectors.test_sd_ewma import SEEDS, chart, shifted
+from detectors.charts.tssd_ewma import TssdEwma, _gap, _ks_tail
+from tests.detectors.charts.test_sd_ewma import SEEDS, chart, shifted
 
 
 def test_stage_2_confirms_as_few_true_alarms_as_documented() -> None:

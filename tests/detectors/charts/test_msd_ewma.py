@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from detectors.base import Array, Factor
-from detectors.mewma_limit import mewma_limit
-from detectors.msd_ewma import MsdEwma
+from detectors.charts.mewma_limit import mewma_limit
+from detectors.charts.msd_ewma import MsdEwma
 
 
 def correlated(seed: int, n: int, d: int = 10) -> Array:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Alarm, Array, Factor, State
-from detectors.mewma_limit import mewma_limit
+from detectors.charts.mewma_limit import mewma_limit
 from detectors.rows import as_rows
 
 COLUMN_WIDTH = 3.0

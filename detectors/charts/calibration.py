@@ -11,7 +11,7 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Array, IntArray
-from detectors.cusum import CLIP, SLACKS
+from detectors.charts.cusum import CLIP, SLACKS
 from detectors.learners.bootstrap import _draw, _whiten
 from detectors.learners.dependence import _block_length
 from detectors.learners.moments import _moments, _standardised
@@ -122,7 +122,7 @@ def calibrate_cusum(
     Examples
     --------
     >>> from detectors.base import Factor
-    >>> from detectors.cusum import CusumBank
+    >>> from detectors.charts.cusum import CusumBank
     >>> rng = np.random.default_rng(2)
     >>> c = calibrate_cusum(rng.normal(size=(2000, 4)), arl0=5000, seed=0)
     >>> bank = CusumBank(c.mean, c.scale, c.thresholds, factor=Factor.COVARIATE)

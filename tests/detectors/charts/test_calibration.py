@@ -5,8 +5,8 @@ import pytest
 from scipy.signal import lfilter
 
 from detectors.base import Array, Factor
-from detectors.calibration import Calibration, calibrate_cusum
-from detectors.cusum import SLACKS, CusumBank
+from detectors.charts.calibration import Calibration, calibrate_cusum
+from detectors.charts.cusum import SLACKS, CusumBank
 from detectors.learners.dependence import dependence_length
 
 ARL0 = 2000
