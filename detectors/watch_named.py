@@ -15,12 +15,12 @@ from detectors.base import Alarm, Array, Detector, Factor, IntArray, Problem, St
 from detectors.charts.newma import Newma
 from detectors.charts.sd_ewma import SdEwma
 from detectors.charts.tssd_ewma import TssdEwma
-from detectors.conditional_e_detector import ConditionalEDetector
-from detectors.conformal import ConformalShiryaevRoberts
-from detectors.label_e_detector import LabelEDetector
 from detectors.learners.class_model import ClassModel
 from detectors.learners.folds import N_FOLDS, fold_of
-from detectors.mondrian import MondrianShiryaevRoberts
+from detectors.martingales.conditional_e_detector import ConditionalEDetector
+from detectors.martingales.conformal import ConformalShiryaevRoberts
+from detectors.martingales.label_e_detector import LabelEDetector
+from detectors.martingales.mondrian import MondrianShiryaevRoberts
 from detectors.names import DetectorName
 
 __all__ = ["Feed", "NamedWatch", "Watching", "feed_of", "wanted"]

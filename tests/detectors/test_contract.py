@@ -25,10 +25,10 @@ from detectors.charts.newma import Newma
 from detectors.charts.sd_ewma import SdEwma
 from detectors.charts.tsmsd_ewma import TsmsdEwma
 from detectors.charts.tssd_ewma import TssdEwma
-from detectors.conditional_e_detector import ConditionalEDetector
-from detectors.conformal import ConformalShiryaevRoberts
-from detectors.label_e_detector import LabelEDetector
-from detectors.mondrian import MondrianShiryaevRoberts
+from detectors.martingales.conditional_e_detector import ConditionalEDetector
+from detectors.martingales.conformal import ConformalShiryaevRoberts
+from detectors.martingales.label_e_detector import LabelEDetector
+from detectors.martingales.mondrian import MondrianShiryaevRoberts
 from detectors.river import RiverDetector
 
 N_ROWS = 700

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from detectors.base import Alarm, Factor
+from detectors.martingales.shiryaev_roberts import ShiryaevRoberts, as_arl0
 from detectors.restarting import Restarting
-from detectors.shiryaev_roberts import ShiryaevRoberts, as_arl0
 
 
 class EDetector(Restarting):
     """Averages the Shiryaev-Roberts sums of several bets.
 
-    Subclasses make the bets: `detectors.label_e_detector`, `detectors.conditional_e_detector`.
+    Subclasses make the bets: `detectors.martingales.label_e_detector`,
+    `detectors.martingales.conditional_e_detector`.
 
     Parameters
     ----------

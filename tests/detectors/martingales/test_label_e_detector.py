@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.label_e_detector import LabelEDetector, _project_on_band
+from detectors.martingales.label_e_detector import LabelEDetector, _project_on_band
 
 ARL0 = 300
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier
 
-from detectors.frozen_model import FrozenModel
+from detectors.martingales.frozen_model import FrozenModel
 
 
 def test_the_trees_are_those_of_scikit_learn() -> None:

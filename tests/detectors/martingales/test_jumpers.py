@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import kstest
 
-from detectors.jumpers import _uniform
+from detectors.martingales.jumpers import _uniform
 
 
 def test_tie_breaks_are_uniform_and_repeatable() -> None:

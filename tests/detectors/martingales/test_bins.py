@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.bins import as_bins, bins_of
+from detectors.martingales.bins import as_bins, bins_of
 
 
 def test_the_rows_that_set_the_bins_are_not_in_the_bag() -> None:

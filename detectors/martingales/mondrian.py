@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Alarm, Array, Factor
-from detectors.bins import as_bins, as_calibration, bins_of
-from detectors.jumpers import Jumpers
+from detectors.martingales.bins import as_bins, as_calibration, bins_of
+from detectors.martingales.jumpers import Jumpers
 from detectors.rows import as_labels, as_rows, label_column
 
 

@@ -11,11 +11,11 @@ from numba import njit
 from threadpoolctl import threadpool_limits
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
-from detectors.e_detector import EDetector
-from detectors.frozen_model import FrozenModel, spread
+from detectors.martingales.e_detector import EDetector
+from detectors.martingales.frozen_model import FrozenModel, spread
+from detectors.martingales.shiryaev_roberts import pay
+from detectors.martingales.support import Support
 from detectors.rows import as_labels, as_rows, label_column
-from detectors.shiryaev_roberts import pay
-from detectors.support import Support
 
 TOLERANCE = 0.03
 """Probabilities that are off by less are no change: no frozen model is calibrated better."""

@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
+from detectors.martingales.shiryaev_roberts import ShiryaevRoberts, as_arl0, pay
 from detectors.restarting import Restarting
-from detectors.shiryaev_roberts import ShiryaevRoberts, as_arl0, pay
 
 JUMPS = np.array([1e-3, 1e-2, 1e-1, 1.0])
 """Shares of the capital that change their bet at each row: from a lasting shift to one that is
@@ -20,7 +20,8 @@ N_BETS = 5
 class Jumpers(Restarting):
     """Shiryaev-Roberts sums of jumpers that bet on conformal p-values, group by group.
 
-    Subclasses say what the groups are: `detectors.conformal`, `detectors.mondrian`.
+    Subclasses say what the groups are: `detectors.martingales.conformal`,
+    `detectors.martingales.mondrian`.
 
     Parameters
     ----------

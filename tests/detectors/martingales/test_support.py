@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detectors.support import Support
+from detectors.martingales.support import Support
 
 
 def test_the_support_holds_about_98_of_100_rows() -> None:

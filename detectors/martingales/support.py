@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Array
-from detectors.frozen_model import spread
+from detectors.martingales.frozen_model import spread
 
 N_NEAR, N_ANCHORS = 5, 400
 """A row is supported if the 5th nearest of 400 reference rows is as near as for 98 % of them."""

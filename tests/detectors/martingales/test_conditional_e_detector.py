@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.base import Array, IntArray, Kind, Problem
-from detectors.conditional_e_detector import ConditionalEDetector
+from detectors.martingales.conditional_e_detector import ConditionalEDetector
 from detectors.synthetic import Stream
 
 ARL0 = 300

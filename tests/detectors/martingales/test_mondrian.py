@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detectors.mondrian import MondrianShiryaevRoberts
+from detectors.martingales.mondrian import MondrianShiryaevRoberts
 
 ARL0 = 300
 HORIZON = 30 * ARL0

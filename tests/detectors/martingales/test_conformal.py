@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detectors.base import Array, Factor
-from detectors.conformal import ConformalShiryaevRoberts
+from detectors.martingales.conformal import ConformalShiryaevRoberts
 
 ARL0 = 300
 HORIZON = 30 * ARL0

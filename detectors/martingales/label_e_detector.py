@@ -11,9 +11,9 @@ from numba import njit
 from scipy.stats import beta
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
-from detectors.e_detector import EDetector
+from detectors.martingales.e_detector import EDetector
+from detectors.martingales.shiryaev_roberts import pay
 from detectors.rows import as_labels, as_rows, label_column
-from detectors.shiryaev_roberts import pay
 
 TOLERANCE = 0.03
 """A shift of a class's probability that is not worth an alarm."""
