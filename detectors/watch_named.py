@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from detectors.alibi import AlibiDetector, Name
+from detectors.adapters.alibi import AlibiDetector, Name
 from detectors.base import Alarm, Array, Detector, Factor, IntArray, Problem, State
 from detectors.charts.newma import Newma
 from detectors.charts.sd_ewma import SdEwma
@@ -123,7 +123,7 @@ class _Plan:
 def _river(name: str) -> _Plan:
     def make(lesson: _Lesson, factor: Factor) -> Detector:
         # River takes more than a second to import, and most streams never ask for it.
-        from detectors.river import RiverDetector  # noqa: PLC0415
+        from detectors.adapters.river import RiverDetector  # noqa: PLC0415
 
         params = {"seed": lesson.seed} if name == "kswin" else {}
         return RiverDetector(name, factor=factor, **params)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from detectors import alibi
+from detectors.adapters import alibi
 from detectors.base import Problem
 from detectors.names import DetectorName
 from service.domain.decision import ActionKind

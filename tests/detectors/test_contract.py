@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pytest
 
 import detectors
-from detectors.alibi import AlibiDetector
+from detectors.adapters.alibi import AlibiDetector
+from detectors.adapters.river import RiverDetector
 from detectors.base import Alarm, Array, Detector, Factor
 from detectors.charts.cusum import CusumBank
 from detectors.charts.ewma import EwmaBank
@@ -29,7 +30,6 @@ from detectors.martingales.conditional_e_detector import ConditionalEDetector
 from detectors.martingales.conformal import ConformalShiryaevRoberts
 from detectors.martingales.label_e_detector import LabelEDetector
 from detectors.martingales.mondrian import MondrianShiryaevRoberts
-from detectors.river import RiverDetector
 
 N_ROWS = 700
 CHANGE = 400

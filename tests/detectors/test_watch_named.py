@@ -10,7 +10,7 @@ import pytest
 
 from detectors import watch as stage_1
 from detectors import watch_named
-from detectors.alibi import is_installed
+from detectors.adapters.alibi import is_installed
 from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.charts.newma import Newma
 from detectors.learners.class_model import ClassModel

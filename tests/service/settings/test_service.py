@@ -3,7 +3,7 @@ from typing import get_args
 
 import pytest
 
-from detectors import alibi
+from detectors.adapters import alibi
 from detectors.base import Problem
 from models.spec import Family
 from models.strategy import Strategy

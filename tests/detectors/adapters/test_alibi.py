@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors import alibi
-from detectors.alibi import AlibiDetector, Name, is_installed
+from detectors.adapters import alibi
+from detectors.adapters.alibi import AlibiDetector, Name, is_installed
 from detectors.base import Alarm, Array, Detector, Factor, State
 
 needs_alibi = pytest.mark.skipif(

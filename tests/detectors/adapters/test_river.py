@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from detectors.adapters.river import RiverDetector
 from detectors.base import Array, Factor
-from detectors.river import RiverDetector
 
 
 def errors(*rates_and_rows: tuple[float, int]) -> Array:
@@ -82,7 +82,7 @@ def test_a_snapshot_with_more_memory_is_refused() -> None:
 
 
 def test_river_is_imported_only_when_a_detector_is_made() -> None:
-    code = "import detectors.river, sys; sys.exit('river' in sys.modules)"
+    code = "import detectors.adapters.river, sys; sys.exit('river' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
