@@ -11,10 +11,10 @@ from detectors.base import Alarm, Array, Factor, IntArray, Problem, State
 from detectors.charts.calibration import Calibration, calibrate_cusum
 from detectors.charts.cusum import CusumBank
 from detectors.names import DetectorName
-from detectors.scores_by_class import ClassConditionalScores
-from detectors.scores_input import InputScores
-from detectors.scores_label import LabelScores
-from detectors.scores_residual import ResidualScores
+from detectors.scores.by_class import ClassConditionalScores
+from detectors.scores.inputs import InputScores
+from detectors.scores.labels import LabelScores
+from detectors.scores.residuals import ResidualScores
 from detectors.watch_named import Feed, NamedWatch, Watching, feed_of, wanted
 
 __all__ = ["Feed", "Learned", "Watch", "Watching", "build_watches", "watch_from_snapshot"]

@@ -8,7 +8,7 @@ from detectors.base import Array, IntArray, State
 from detectors.learners.class_model import ClassModel
 from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_labels, as_rows
-from detectors.scores_labelled import (
+from detectors.scores.labelled import (
     CLIP,
     MAX_BLOCKS,
     leading_axes,

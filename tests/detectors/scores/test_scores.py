@@ -10,10 +10,10 @@ from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.charts.calibration import calibrate_cusum
 from detectors.charts.cusum import CusumBank
 from detectors.learners.normal_scores import NormalScores
-from detectors.scores_by_class import ClassConditionalScores
-from detectors.scores_input import InputScores
-from detectors.scores_label import LabelScores
-from detectors.scores_residual import ResidualScores
+from detectors.scores.by_class import ClassConditionalScores
+from detectors.scores.inputs import InputScores
+from detectors.scores.labels import LabelScores
+from detectors.scores.residuals import ResidualScores
 from detectors.synthetic import Stream
 
 Fit = Callable[[Array, IntArray], tuple[Any, Array]]

@@ -7,7 +7,7 @@ import numpy as np
 from detectors.base import Array, IntArray, State
 from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_labels, as_rows
-from detectors.scores_labelled import CLIP, leading_axes, reference_labels, without_label
+from detectors.scores.labelled import CLIP, leading_axes, reference_labels, without_label
 
 N_COMPONENTS = 8
 """Leading principal components that are scored."""

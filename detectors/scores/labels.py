@@ -6,8 +6,8 @@ import numpy as np
 
 from detectors.base import Array, IntArray, State
 from detectors.rows import as_labels
-from detectors.scores_input import EVENT
-from detectors.scores_labelled import MAX_BLOCKS, reference_labels, without_label
+from detectors.scores.inputs import EVENT
+from detectors.scores.labelled import MAX_BLOCKS, reference_labels, without_label
 
 
 class LabelScores:
