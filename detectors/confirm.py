@@ -13,7 +13,7 @@ from detectors.attribution import Examination, Sample, conclude, examine
 from detectors.base import Array, Evidence, Factor, Kind, Problem, State, Verdict
 from detectors.pooling import pool
 from detectors.unlabelled import examine_unlabelled
-from detectors.watch import Feed, Watching
+from detectors.watches.contract import Feed, Watching
 
 UNLABELLED = -1
 

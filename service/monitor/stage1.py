@@ -11,7 +11,8 @@ import structlog
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.confirm import UNLABELLED
-from detectors.watch import Feed, Watching, build_watches, watch_from_snapshot
+from detectors.watches.build import build_watches, watch_from_snapshot
+from detectors.watches.contract import Feed, Watching
 from service.monitor.events import Event, Labelled, Seen
 from service.monitor.reference import Baseline
 from service.settings.stream import StreamSettings
@@ -41,7 +42,7 @@ class Watches:
     arl0
         Observations between false alarms of all watches together.
     seed
-        As in `detectors.watch.build_watches`.
+        As in `detectors.watches.build.build_watches`.
 
     Attributes
     ----------

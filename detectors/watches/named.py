@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,8 +20,9 @@ from detectors.martingales.conformal import ConformalShiryaevRoberts
 from detectors.martingales.label_e_detector import LabelEDetector
 from detectors.martingales.mondrian import MondrianShiryaevRoberts
 from detectors.names import DetectorName
+from detectors.watches.contract import Feed
 
-__all__ = ["Feed", "NamedWatch", "Watching", "feed_of", "wanted"]
+__all__ = ["NamedWatch", "feed_of", "wanted"]
 
 
 ALIBI_ARL0 = 500.0
@@ -32,52 +31,6 @@ _ALIBI_ROWS: Mapping[Name, int] = {"mmd": 500, "lsdd": 500, "cvm": 200}
 """Reference rows that it compares with at most: a row costs up to 9 ms with 500 of them, and the
 simulation of `cvm` grows with their square."""
 _ALIBI_WINDOW: Mapping[Name, int] = {"mmd": 20, "lsdd": 20, "cvm": 20, "fet": 30}
-
-
-class Feed(StrEnum):
-    """Which events a watch reads."""
-
-    SEEN = "seen"
-    """Every observation as it comes."""
-    LABELLED = "labelled"
-    """Every observation whose label has come, in the order of the labels."""
-
-
-class Watching(Protocol):
-    """What stage 1 of a stream is made of."""
-
-    name: str
-    factor: Factor
-
-    @property
-    def feed(self) -> Feed:
-        """What it reads."""
-        ...
-
-    @property
-    def statistic(self) -> float:
-        """The largest statistic as a share of its threshold; 1 is an alarm."""
-        ...
-
-    def update(self, rows: Array, labels: IntArray) -> Sequence[Alarm]:
-        """Take rows (n, d) and their labels (n,) in order; return the alarms."""
-        ...
-
-    def reset(self) -> None:
-        """Forget what was summed up; what was learned stays."""
-        ...
-
-    def mark(self) -> State:
-        """The sums, to come back to with `back`."""
-        ...
-
-    def back(self, mark: State) -> None:
-        """Go back to a mark."""
-        ...
-
-    def snapshot(self) -> State:
-        """What was learned and summed up."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

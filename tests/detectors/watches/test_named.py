@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors import watch as stage_1
-from detectors import watch_named
 from detectors.adapters.alibi import is_installed
 from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.charts.newma import Newma
 from detectors.learners.class_model import ClassModel
 from detectors.names import DetectorName
 from detectors.synthetic import Stream
-from detectors.watch import Feed, Learned, Watching, build_watches, watch_from_snapshot
+from detectors.watches import build as stage_1
+from detectors.watches import named as watch_named
+from detectors.watches.build import Learned, build_watches, watch_from_snapshot
+from detectors.watches.contract import Feed, Watching
 
 ABSENT = "alibi-detect is not installed: pip install 'shiftwatch[alibi]'"
 NAMED = [
