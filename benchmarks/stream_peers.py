@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.peers import FrozenModel, KsErrorRise, why_not
 from detectors.adapters.river import RiverDetector
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, IntArray, Problem
 
 WATCHED = 7000

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from detectors.attribution import ASYMPTOTIC, UNLABELLED, Sample, conclude, examine
+from detectors.attribution.attribution import ASYMPTOTIC, conclude, examine
+from detectors.attribution.contrast import principal, standardise
+from detectors.attribution.windows import UNLABELLED, Sample
 from detectors.base import Array, IntArray, Kind, Problem, Verdict
-from detectors.contrast import principal, standardise
 from detectors.label_queries import labels_needed, query_labels
 from detectors.learners.nuisance import cross_fit, make_folds, quadratic_logistic
 from detectors.selection import selection_note, selection_test
@@ -83,7 +84,7 @@ def explain(
     Parameters
     ----------
     reference, recent, problem, verdict
-        As in `detectors.attribution.examine`, and what came of it.
+        As in `detectors.attribution.attribution.examine`, and what came of it.
     n_classes
         Number of class codes.
     alpha

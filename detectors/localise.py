@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detectors.attribution import UNLABELLED, Sample, conclude, examine
+from detectors.attribution.attribution import conclude, examine
+from detectors.attribution.contrast import RIDGE, _auc, principal, quadratic_moments, standardise
+from detectors.attribution.windows import UNLABELLED, Sample
 from detectors.base import Array, Factor, IntArray, Kind, Problem, Verdict
-from detectors.contrast import RIDGE, _auc, principal, quadratic_moments, standardise
 
 __all__ = ["Localisation", "localise"]
 
@@ -81,8 +82,8 @@ def localise(
     reference_values, recent_values
         The segment's value of each row.
     problem, n_classes, seed, min_labels, block_length
-        As in `detectors.attribution.examine`; values with fewer labels are tested for what needs
-        none.
+        As in `detectors.attribution.attribution.examine`; values with fewer labels are tested for
+        what needs none.
     alpha
         Probability of naming any value in which nothing moved; split over the values.
 

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from detectors.base import Array, Problem
-from detectors.contrast import (
+from detectors.attribution.contrast import (
     BANDWIDTHS,
     N_FOURIER,
     Features,
@@ -22,8 +21,9 @@ from detectors.contrast import (
     standardise,
     whiten,
 )
+from detectors.attribution.permutation import PermutationResult, _combine, _interval, _shares
+from detectors.base import Array, Problem
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
-from detectors.permutation import PermutationResult, _combine, _interval, _shares
 
 __all__ = ["selection_note", "selection_test"]
 

@@ -9,8 +9,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from detectors.attribution.contrast import principal, standardise
 from detectors.base import Array, IntArray
-from detectors.contrast import principal, standardise
 from detectors.learners.nuisance import cross_fit, make_folds
 
 __all__ = ["Severity", "Term", "decompose_loss"]

@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.confusion import arrow
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
-from detectors.attribution import Sample, examine
+from detectors.attribution.attribution import examine
+from detectors.attribution.windows import Sample
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
 from service.domain.decision import ActionKind, Decision

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, IntArray, State
 from detectors.confirm import UNLABELLED
 from detectors.learners.dependence import dependence_length

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem
 from detectors.confirm import ConfirmPlan, Look, Step, Suspicion
 from detectors.synthetic import Stream

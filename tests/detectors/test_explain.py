@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from detectors.attribution import Sample, conclude, examine
+from detectors.attribution.attribution import conclude, examine
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, Kind, Problem, Verdict
 from detectors.confirm import ConfirmPlan, Suspicion
 from detectors.explain import MAX_QUERIES, Explanation, _chosen, explain, other_direction

@@ -5,8 +5,8 @@ from math import nan
 import numpy as np
 import pytest
 
+from detectors.attribution.covariance import covariance_test
 from detectors.base import Kind, Problem
-from detectors.covariance import covariance_test
 from detectors.label_queries import labels_needed, query_labels
 from detectors.synthetic import Stream, Strength
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Kind, Problem
 from detectors.localise import Localisation, localise
 

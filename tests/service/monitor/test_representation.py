@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.attribution.permutation import two_sample
 from detectors.base import Array
-from detectors.permutation import two_sample
 from service.monitor.representation import NEWLY_MISSING, Embedding, Tabular
 from service.records.schema import FeatureSchema
 from service.store import states as checkpoint

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from detectors.attribution.permutation import two_sample
+from detectors.attribution.pooling import pool
 from detectors.base import Evidence, Factor
-from detectors.permutation import two_sample
-from detectors.pooling import pool
 
 
 def evidence(p_value: float | None, n: int = 250, **fields: object) -> Evidence:

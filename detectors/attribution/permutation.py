@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
+from detectors.attribution.contrast import compare, permuted_tags
 from detectors.base import Array, IntArray
-from detectors.contrast import compare, permuted_tags
 
 __all__ = [
     "PermutationResult",

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from detectors.permutation import (
+from detectors.attribution.permutation import (
     comparable_classes,
     label_test,
     stratified_two_sample,

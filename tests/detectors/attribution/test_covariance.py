@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.attribution.covariance import covariance_test
 from detectors.base import Kind, Problem
-from detectors.covariance import covariance_test
 from detectors.synthetic import Stream, Strength
 
 Window = tuple[np.ndarray, np.ndarray]

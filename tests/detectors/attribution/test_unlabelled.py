@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.attribution import Sample, conclude
+from detectors.attribution.attribution import conclude
+from detectors.attribution.unlabelled import examine_unlabelled
+from detectors.attribution.windows import Sample
 from detectors.base import Factor, Kind, Problem, Verdict
 from detectors.synthetic import Stream
-from detectors.unlabelled import examine_unlabelled
 
 
 def verdict(problem: Problem, kind: Kind, seed: int, *, labelled: bool = True) -> Verdict:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from detectors.attribution.contrast import principal, quadratic_moments, standardise, whiten
 from detectors.base import Array, IntArray
-from detectors.contrast import principal, quadratic_moments, standardise, whiten
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
 from detectors.learners.nuisance import boosted_trees, cross_fit, make_folds, quadratic_logistic
 from detectors.learners.prior import FLOOR, PriorCorrection, fit_calibration, reweight
@@ -123,7 +123,8 @@ def mixture_test(
     Returns
     -------
     MixtureResult
-        Both p-values are asymptotic; their size is measured in tests/detectors/test_mixture.py.
+        Both p-values are asymptotic; their size is measured in
+        tests/detectors/attribution/test_mixture.py.
 
     Raises
     ------

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.attribution.mixture import MixtureResult, mixture_test
 from detectors.base import Kind, Problem
-from detectors.mixture import MixtureResult, mixture_test
 from detectors.synthetic import Family, Stream
 
 Drawn = tuple[np.ndarray, np.ndarray]

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from detectors.attribution import Sample
+from detectors.attribution.mixture import MIN_PER_CLASS, mixture_test
+from detectors.attribution.permutation import two_sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Evidence, Factor, IntArray, Problem
-from detectors.mixture import MIN_PER_CLASS, mixture_test
-from detectors.permutation import two_sample
 
 __all__ = ["examine_unlabelled"]
 
@@ -44,18 +44,19 @@ def examine_unlabelled(
     recent
         Unlabelled rows, shape (m, d).
     problem, n_classes, seed, block_length
-        As in `detectors.attribution.examine`.
+        As in `detectors.attribution.attribution.examine`.
     alpha
         Level of both tests together; also how fine the p-values are.
 
     Returns
     -------
     tuple[Evidence, Evidence]
-        Of the marginal and the conditional factor, for `detectors.attribution.conclude`.
+        Of the marginal and the conditional factor, for
+        `detectors.attribution.attribution.conclude`.
 
     Examples
     --------
-    >>> from detectors.attribution import conclude
+    >>> from detectors.attribution.attribution import conclude
     >>> rng = np.random.default_rng(0)
     >>> def window(n, rate):
     ...     y = (rng.random(n) < rate).astype(np.int64)

@@ -12,8 +12,8 @@ from scipy.stats import norm
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
+from detectors.attribution.contrast import standardise
 from detectors.base import Array, IntArray
-from detectors.contrast import standardise
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
 from detectors.learners.nuisance import cross_fit, make_folds, quadratic_logistic
 
@@ -115,7 +115,7 @@ def covariance_test(
 
     An error in e is forgiven where m is right and the other way round [4]_. Rows where the windows
     do not overlap have e near 0 or 1 and weigh nothing. No test of this hypothesis can be exact
-    [1]_: the size is asymptotic, and is measured in tests/detectors/test_covariance.py.
+    [1]_: the size is asymptotic, and is measured in tests/detectors/attribution/test_covariance.py.
 
     Parameters
     ----------

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from detectors.attribution import SCREENS, Sample, conclude, examine, holm
+from detectors.attribution.attribution import SCREENS, conclude, examine, holm
+from detectors.attribution.windows import Sample
 from detectors.base import Evidence, Factor, Kind, Problem, Verdict
 from detectors.synthetic import Stream
 
