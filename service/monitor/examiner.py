@@ -8,8 +8,8 @@ from typing import Any
 
 from detectors.base import Evidence, Kind, Verdict
 from detectors.confirm import ConfirmPlan, Look, Suspicion
-from detectors.explain import explain
-from detectors.localise import localise
+from detectors.explanation.explain import explain
+from detectors.explanation.localise import localise
 from service.monitor.labels import LabelJoin
 from service.monitor.reference import Baseline
 

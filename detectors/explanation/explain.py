@@ -12,10 +12,10 @@ from detectors.attribution.attribution import ASYMPTOTIC, conclude, examine
 from detectors.attribution.contrast import principal, standardise
 from detectors.attribution.windows import UNLABELLED, Sample
 from detectors.base import Array, IntArray, Kind, Problem, Verdict
-from detectors.label_queries import labels_needed, query_labels
+from detectors.explanation.label_queries import labels_needed, query_labels
+from detectors.explanation.selection import selection_note, selection_test
+from detectors.explanation.severity import Severity, decompose_loss
 from detectors.learners.nuisance import cross_fit, make_folds, quadratic_logistic
-from detectors.selection import selection_note, selection_test
-from detectors.severity import Severity, decompose_loss
 
 __all__ = ["Explanation", "explain", "other_direction"]
 

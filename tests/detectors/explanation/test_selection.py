@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 from detectors.base import Problem
-from detectors.selection import selection_note, selection_test
+from detectors.explanation.selection import selection_note, selection_test
 
 
 def _rows(seed: int, n: int = 300) -> tuple[np.ndarray, np.random.Generator]:

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.attribution.covariance import covariance_test
 from detectors.base import Kind, Problem
-from detectors.label_queries import labels_needed, query_labels
+from detectors.explanation.label_queries import labels_needed, query_labels
 from detectors.synthetic import Stream, Strength
 
 

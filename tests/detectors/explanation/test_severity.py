@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import norm
 
 from detectors.base import Kind, Problem
+from detectors.explanation.severity import Severity, decompose_loss
 from detectors.learners.nuisance import quadratic_logistic
-from detectors.severity import Severity, decompose_loss
 from detectors.synthetic import Family, Stream
 
 

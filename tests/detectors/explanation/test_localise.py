@@ -9,7 +9,7 @@ import pytest
 
 from detectors.attribution.windows import Sample
 from detectors.base import Kind, Problem
-from detectors.localise import Localisation, localise
+from detectors.explanation.localise import Localisation, localise
 
 CAMERAS = ["3", "5", "7", "9"]
 Window = tuple[Sample, list[str]]

@@ -10,7 +10,13 @@ from detectors.attribution.attribution import conclude, examine
 from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, Kind, Problem, Verdict
 from detectors.confirm import ConfirmPlan, Suspicion
-from detectors.explain import MAX_QUERIES, Explanation, _chosen, explain, other_direction
+from detectors.explanation.explain import (
+    MAX_QUERIES,
+    Explanation,
+    _chosen,
+    explain,
+    other_direction,
+)
 from detectors.learners.dependence import dependence_length
 from detectors.synthetic import Stream
 
