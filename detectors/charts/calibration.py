@@ -11,10 +11,10 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Array, IntArray
-from detectors.charts.cusum import CLIP, SLACKS
-from detectors.learners.bootstrap import _draw, _whiten
-from detectors.learners.dependence import _block_length
-from detectors.learners.moments import _moments, _standardised
+from detectors.charts.cusum import SLACKS
+from detectors.learners.bootstrap import draw_blocks, whiten_lag_1
+from detectors.learners.dependence import bootstrap_block_length
+from detectors.learners.moments import CLIP, column_moments, standardised
 
 MIN_ROWS = 50
 """Fewer rows say nothing about tails that are 5,000 rows away."""
@@ -135,21 +135,21 @@ def calibrate_cusum(
     if not 10 <= arl0 < math.inf:
         raise ValueError(f"arl0 must be finite and at least 10 rows, got {arl0}")
     rng = np.random.default_rng(seed)
-    mean, scale, varies = _moments(x)
-    z = _standardised(np.where(np.isfinite(x), x, np.nan))[:, varies]
+    mean, scale, varies = column_moments(x)
+    z = standardised(np.where(np.isfinite(x), x, np.nan))[:, varies]
     if not varies.any():
         z = rng.normal(size=(len(x), 1))
-    coefficient, residuals = _whiten(z)
+    coefficient, residuals = whiten_lag_1(z)
     states = np.nan_to_num(z)  # what a simulated stream starts after; a NaN would never leave it
-    length = _block_length(residuals)
+    length = bootstrap_block_length(residuals)
 
     n, horizon = len(x), math.ceil(arl0)
     n_streams = int(np.clip(SIMULATED_ROWS // horizon, *STREAMS))
     peaks = np.empty((n_streams, len(slacks)))
     for i in range(n_streams):
-        training = _draw(rng, n, n, length)
+        training = draw_blocks(rng, n, n, length)
         moments = _simulated_moments(training, states[training[0] - 1], residuals, coefficient)
-        stream = _draw(rng, n, horizon, length)
+        stream = draw_blocks(rng, n, horizon, length)
         peaks[i] = _simulated_peaks(
             stream, states[stream[0] - 1], residuals, coefficient, *moments, np.array(slacks)
         )

@@ -10,12 +10,7 @@ from numba import njit
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.charts.bank import Bank
-
-CLIP = 4.0
-"""Standardised scores are cut to +-CLIP before they are summed. A CUSUM adds evidence over rows; a
-single wild row must not carry a sum over its threshold, and the bootstrap that sets the thresholds
-cannot draw values beyond the reference's own. The cut costs nothing at the shifts a slack is tuned
-for: 4 standard deviations are more than ten slacks."""
+from detectors.learners.moments import CLIP
 
 SLACKS = (0.1, 0.35)
 """Half the shifts, in standard deviations, that a column's two charts are best at: 0.2 for slow

@@ -11,10 +11,10 @@ from numba import njit
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.charts.calibration import MIN_ROWS, SIMULATED_ROWS, STREAMS
-from detectors.learners.bootstrap import _draw, _whiten
-from detectors.learners.dependence import _block_length
+from detectors.learners.bootstrap import draw_blocks, whiten_lag_1
+from detectors.learners.dependence import bootstrap_block_length
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
-from detectors.learners.moments import _moments
+from detectors.learners.moments import column_moments
 from detectors.rows import as_rows
 
 CLIP = 100.0
@@ -192,7 +192,7 @@ class Newma:
             )
         if not 10 <= arl0 < math.inf:
             raise ValueError(f"arl0 must be finite and at least 10 rows, got {arl0}")
-        mean, scale, _ = _moments(x)
+        mean, scale, _ = column_moments(x)
         z = np.clip((x - mean) / scale, -CLIP, CLIP)
         features = FourierFeatures.draw(
             x.shape[1],
@@ -209,7 +209,7 @@ class Newma:
             world, length = _world(rng, z)
             mapped = _mapped(world, features)
             for _ in range(n_streams):
-                order = _draw(rng, len(world), horizon, length)
+                order = draw_blocks(rng, len(world), horizon, length)
                 peak, level = _simulate(mapped, order, own.mean(axis=0), forgetting_weights(window))
                 peaks.append(peak)
                 levels.append(level)
@@ -316,8 +316,8 @@ def _world(rng: np.random.Generator, z: Array) -> tuple[Array, int]:
     blocks as it has, so that it is as wrong about the world as the reference is about the truth.
     """
     n = len(z)
-    coefficient, residuals = _whiten(z)
-    length = _block_length(residuals)
+    coefficient, residuals = whiten_lag_1(z)
+    length = bootstrap_block_length(residuals)
     starts = rng.integers(0, n, -(-n // length))
     if length == 1 and not coefficient.any():
         return z[starts], 1

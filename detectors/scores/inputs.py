@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.base import Array, IntArray, State
-from detectors.charts.cusum import CLIP
 from detectors.learners.embedding import Embedding
 from detectors.learners.folds import N_FOLDS, fold_of
+from detectors.learners.moments import CLIP
 from detectors.rows import as_rows
 
 MAX_SQUARED = 64

@@ -19,6 +19,7 @@ from models.registry import Registry
 from service.api.correction import correct_scores, prior_document
 from service.api.events import Ingest
 from service.api.http import HttpServer, create_app
+from service.api.wiring import open_decoder
 from service.domain.incident import Incident
 from service.notify.incident_topic import INCIDENTS_KIND, IncidentTopic
 from service.notify.outbox import Handler, Outbox
@@ -200,7 +201,16 @@ def open_app(
             jobs = Jobs(
                 store, registry, settings, settings.registry.path.parent / "jobs", on_progress
             )
-        pipeline = Pipeline(settings, source, store, registry, metrics, time.time, jobs=jobs)
+        pipeline = Pipeline(
+            settings,
+            source,
+            store,
+            registry,
+            metrics,
+            time.time,
+            decoder=open_decoder(settings),
+            jobs=jobs,
+        )
         stack.callback(pipeline.close)
         handlers: dict[str, Handler] = {
             f"webhook:{n}": Webhook(hook, metrics=metrics)

@@ -15,9 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from service.api.answers import problem
 from service.records.decode import decode
-from service.records.record import DecodeError, Record
+from service.records.record import MAX_RECORD_BYTES, DecodeError, Record
 from service.records.request import BatchError, Limits, TooLargeError, gunzip, split
-from service.sources.source import MAX_RECORD_BYTES
 from service.sources.spool.spool import KeyReusedError, NotNow, Spool
 
 log = structlog.get_logger(__name__)

@@ -368,7 +368,7 @@ class Monitor:
         """The reference's observations are complete: begin to watch P(X)."""
         self.phase = Phase.WATCHING
         self._quiet_until = self.n_seen + self.settings.cool_down if self.generation > 1 else 0
-        self._watches.arm_inputs()
+        out.left_out.update(self._watches.arm_inputs())
         judged = self._before_repair is not None and self._before_repair[1] > 0
         if not judged or self.baseline.right[1] >= self.plan.min_labels:
             self._judge_reweighting(out)
@@ -376,7 +376,7 @@ class Monitor:
     def _arm_labels(self, out: Outcomes) -> None:
         """The reference's labels are complete: begin to watch what needs labels."""
         self.baseline.complete_labels()
-        self._watches.arm_labels()
+        out.left_out.update(self._watches.arm_labels())
         if self.phase is not Phase.REPAIRING:
             self._judge_reweighting(out)
 

@@ -34,6 +34,8 @@ class Outcomes:
         Every test that ran.
     renewed
         Indices at which a new reference began.
+    left_out
+        For each watch that a reference could not teach, the reason.
     """
 
     incidents: list[Incident] = field(default_factory=list)
@@ -45,3 +47,4 @@ class Outcomes:
     alarms: list[Alarm] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     renewed: list[int] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)

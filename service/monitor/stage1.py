@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import structlog
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.confirm import UNLABELLED
@@ -16,8 +15,6 @@ from detectors.watches.contract import Feed, Watching
 from service.monitor.events import Event, Labelled, Seen
 from service.monitor.reference import Baseline
 from service.settings.stream import StreamSettings
-
-log = structlog.get_logger()
 
 REMEMBERED = 5000
 """Labelled observations that a run length of the labelled feed can reach back over."""
@@ -72,18 +69,29 @@ class Watches:
             out[watch.factor] = max(out.get(watch.factor, 0.0), watch.statistic)
         return out
 
-    def arm_inputs(self) -> None:
-        """The reference's observations are complete: begin to watch P(X)."""
+    def arm_inputs(self) -> Mapping[str, str]:
+        """The reference's observations are complete: begin to watch P(X).
+
+        Returns
+        -------
+        Mapping[str, str]
+            For each watch that the reference cannot teach, the reason.
+        """
         compared = slice(self.baseline.first, None)
-        self.all = self._build(
-            Feed.SEEN, self.baseline.rows[compared], self.baseline.codes[compared]
-        )
+        self.all.clear()
+        return self._learn(Feed.SEEN, self.baseline.rows[compared], self.baseline.codes[compared])
 
-    def arm_labels(self) -> None:
-        """The reference's labels are complete: begin to watch what needs labels."""
-        self.all += self._build(Feed.LABELLED, *self.baseline.labelled_rows())
+    def arm_labels(self) -> Mapping[str, str]:
+        """The reference's labels are complete: begin to watch what needs labels.
 
-    def _build(self, feed: Feed, rows: Array, codes: IntArray) -> list[Watching]:
+        Returns
+        -------
+        Mapping[str, str]
+            As of `arm_inputs`.
+        """
+        return self._learn(Feed.LABELLED, *self.baseline.labelled_rows())
+
+    def _learn(self, feed: Feed, rows: Array, codes: IntArray) -> Mapping[str, str]:
         learned = build_watches(
             feed,
             self.settings.problem,
@@ -95,10 +103,9 @@ class Watches:
             detectors=self.settings.detectors,
             left_out=self.left_out,
         )
-        for name, reason in learned.left_out.items():
-            log.warning("detector left out", stream=self.settings.name, watch=name, reason=reason)
+        self.all += learned.watches
         self.left_out = {**self.left_out, **learned.left_out}
-        return learned.watches
+        return learned.left_out
 
     # -- rows until their label comes ----------------------------------------------------------
 

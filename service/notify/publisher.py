@@ -10,9 +10,10 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
+from service.records.record import MAX_RECORD_BYTES
 from service.settings.source import SourceSettings
 from service.sources.kafka.kafka_python import connection_config
-from service.sources.source import MAX_RECORD_BYTES, SourceError
+from service.sources.source import SourceError
 
 _CONNECT_MS = 5000
 _DELIVERY_MS = 20_000

@@ -258,6 +258,8 @@ class Lane:
     def note(self, stream: Stream, outcomes: Outcomes) -> None:
         """Put incidents, their messages and their jobs down for the next transaction."""
         unwritten = self.unwritten
+        for watch, reason in outcomes.left_out.items():
+            log.warning("detector left out", stream=stream.name, watch=watch, reason=reason)
         outcomes.incidents[:] = [
             dataclasses.replace(i, lane=self.number) for i in outcomes.incidents
         ]

@@ -34,12 +34,12 @@ from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import open_dead_letters
 from service.pipeline.lane import Lane
 from service.pipeline.show import show
-from service.pipeline.stream import Batch, Decoded, Scorer, Stream
-from service.records.formats.decoder import Ignored, open_decoder
+from service.pipeline.stream import Batch, Decoded, Stream
+from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import Record, TemporaryError
 from service.repair.jobs import Finished, Jobs
 from service.repair.policy import decide
-from service.repair.scorers import load_scorer
+from service.repair.scorers import Scorer, load_scorer
 from service.settings.service import Settings
 from service.settings.stream import StreamSettings
 from service.sources.files import FileSource
@@ -77,6 +77,10 @@ class Pipeline:
         Seconds by a clock that is never set; only for when to write, never for results.
     scorer_of
         Loads a version's scorer.
+    decoder
+        Decodes the records; plain ones, and in every envelope but Avro's, by default.
+    jobs
+        Trains; None where nothing is to be trained.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Pipeline:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         scorer_of: Callable[[ModelVersion], Scorer] = load_scorer,
+        decoder: Decoder | None = None,
         jobs: Jobs | None = None,
     ) -> None:
         self.settings = settings
@@ -98,7 +103,7 @@ class Pipeline:
         self.registry = registry
         self.metrics = metrics
         self.jobs = jobs
-        self.decoder = open_decoder(settings)
+        self.decoder = decoder or Decoder(max_image_bytes=settings.images.max_bytes)
         self.stop = threading.Event()
         self.dead_letters = open_dead_letters(settings, self._is_stopping)
         self.pause_while_training = False

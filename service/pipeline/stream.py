@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,27 +33,13 @@ from service.records.decode import decode
 from service.records.formats.decoder import Ignored
 from service.records.record import DecodeError, LabelRecord, Observation, Record, iso
 from service.records.schema import LEARN_AT_MOST, FeatureSchema, SchemaLearner
+from service.repair.scorers import Scorer
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
 from service.sources.images import fetch
 
 Body = Observation | LabelRecord
 Decoded = tuple[Record, Body]
-
-
-class Scorer(Protocol):
-    """A champion that answers."""
-
-    classes: tuple[str, ...]
-    input_shape: tuple[int, ...]
-
-    def score(self, inputs: npt.NDArray[Any], /) -> Scored:
-        """What it says about inputs, shape (n, ...)."""
-        ...
-
-    def close(self) -> None:
-        """Let go of its process and memory."""
-        ...
 
 
 @dataclass(slots=True)

@@ -149,3 +149,9 @@ def coordinates(record: Record) -> str:
 def iso(time: datetime) -> str:
     """The time of an observation or a label as `isoformat` writes it, in a quarter of its time."""
     return orjson.dumps(time)[1:-1].decode()
+
+
+MAX_RECORD_BYTES = 8 * 1024 * 1024
+"""Largest record kept in memory: an image of 5 MB in base64 fits."""
+KEPT_BYTES = 256
+"""What is kept of a larger one, so that a dead letter can be recognised."""

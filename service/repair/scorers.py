@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.scorer import Scored, ScoringProcess
 from models.spec import Family, ModelVersion
-from service.pipeline.stream import Scorer
 
 
 class TabularScorer:
@@ -39,3 +38,18 @@ def load_scorer(version: ModelVersion) -> Scorer:
     process = ScoringProcess(version.path)
     process.start()
     return process
+
+
+class Scorer(Protocol):
+    """A champion that answers."""
+
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+
+    def score(self, inputs: npt.NDArray[Any], /) -> Scored:
+        """What it says about inputs, shape (n, ...)."""
+        ...
+
+    def close(self) -> None:
+        """Let go of its process and memory."""
+        ...

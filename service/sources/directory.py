@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from service.records.record import Record
+from service.records.record import MAX_RECORD_BYTES, Record
 from service.sources.files import FileSource
-from service.sources.source import _WAIT_S, MAX_RECORD_BYTES, OneLane, Partition, SourceError
+from service.sources.source import _WAIT_S, OneLane, Partition, SourceError
 
 
 class DirectorySource(OneLane):

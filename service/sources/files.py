@@ -11,16 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from service.records.record import Record
+from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES, Record
 from service.records.table_row import record_from_row
-from service.sources.source import (
-    _WAIT_S,
-    KEPT_BYTES,
-    MAX_RECORD_BYTES,
-    OneLane,
-    Partition,
-    SourceError,
-)
+from service.sources.source import _WAIT_S, OneLane, Partition, SourceError
 
 _CHUNK_BYTES = 1 << 20
 _PARQUET_ROWS = 64

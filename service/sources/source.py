@@ -15,11 +15,6 @@ from service.records.record import Record
 
 Partition = tuple[str, int]
 """Topic and partition."""
-
-MAX_RECORD_BYTES = 8 * 1024 * 1024
-"""Largest record kept in memory: an image of 5 MB in base64 fits."""
-KEPT_BYTES = 256
-"""What is kept of a larger one, so that a dead letter can be recognised."""
 _WAIT_S = 0.05
 
 

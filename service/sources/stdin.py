@@ -7,8 +7,8 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 
-from service.records.record import Record
-from service.sources.source import KEPT_BYTES, MAX_RECORD_BYTES, OneLane, Partition, SourceError
+from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES, Record
+from service.sources.source import OneLane, Partition, SourceError
 
 TOPIC = "stdin"
 _READ_BYTES = 1 << 16

@@ -11,16 +11,15 @@ import importlib
 import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from service.records.json_text import parse
 from service.records.record import DecodeError
 from service.records.shown import short
 from service.records.table_row import record_from_row
-from service.settings.file import SettingsError
-from service.sources.kafka.schema_registry import RegisteredSchema, SchemaRegistry
 
 MAGIC = b"\x00"
 """First byte of a value, with which no JSON begins."""
@@ -30,6 +29,57 @@ _HEAD = struct.Struct(">bI")
 _MAX_REFERENCES = 100
 _DAMAGED = (EOFError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
 """What fastavro raises over bytes that do not follow the schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A schema that another one uses by name."""
+
+    subject: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredSchema:
+    """A schema as the registry has it; it never changes under its id.
+
+    Attributes
+    ----------
+    text
+        In the language of its kind.
+    kind
+        `AVRO`, `JSON` or `PROTOBUF`.
+    references
+        What it uses.
+    """
+
+    text: str
+    kind: str
+    references: Sequence[Reference] = ()
+
+
+class Registry(Protocol):
+    """Where schemas are."""
+
+    def schema(self, id_: int, /) -> RegisteredSchema:
+        """The schema of an id.
+
+        Raises
+        ------
+        DecodeError
+            `unknown_schema` if there is none.
+        TemporaryError
+            If that is not known now.
+        """
+        ...
+
+    def version(self, reference: Reference, /) -> RegisteredSchema:
+        """The schema that another one refers to; errors as those of `schema`."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection."""
+        ...
 
 
 class Avro:
@@ -42,12 +92,12 @@ class Avro:
 
     Raises
     ------
-    SettingsError
+    ImportError
         If the extra `avro` is not installed.
     """
 
-    def __init__(self, registry: SchemaRegistry) -> None:
-        self._fastavro = _fastavro()
+    def __init__(self, registry: Registry) -> None:
+        self._fastavro: Any = importlib.import_module("fastavro")
         self._registry = registry
         # What raises is not kept: it is looked up again.
         self._schema = lru_cache(MAX_SCHEMAS)(self._look_up)
@@ -130,15 +180,3 @@ class Avro:
             raise DecodeError(
                 "unknown_schema", f"schema {id_} is no schema of Avro: {error}"
             ) from None
-
-
-def _fastavro() -> Any:
-    try:
-        return importlib.import_module("fastavro")
-    except ImportError:
-        raise SettingsError(
-            [
-                "source.schema_registry: reading Avro needs the package fastavro, which the extra "
-                "avro installs: pip install 'shiftwatch[avro]'"
-            ]
-        ) from None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from service.records.record import DecodeError
+from service.records.record import MAX_RECORD_BYTES, DecodeError
 from service.records.shown import short
-from service.sources.source import MAX_RECORD_BYTES
 
 MAGIC = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS

@@ -14,13 +14,10 @@ from typing import Any, Protocol
 from service.records.decode import decode, decode_body, is_observation
 from service.records.formats import cloudevents, kserve
 from service.records.formats.avro import MAGIC as AVRO
-from service.records.formats.avro import Avro
 from service.records.formats.compression import MAGIC as GZIP
 from service.records.formats.compression import unpacked
 from service.records.json_text import parse
 from service.records.record import MAX_IMAGE_BYTES, DecodeError, LabelRecord, Observation, Record
-from service.settings.service import Settings
-from service.sources.kafka.schema_registry import SchemaRegistry
 
 _MARKS = frozenset({GZIP[:1], AVRO})
 _SPECVERSION = b'"specversion"'
@@ -131,17 +128,3 @@ class Decoder:
                 "set",
             )
         return self._avro.read(value)
-
-
-def open_decoder(settings: Settings) -> Decoder:
-    """The decoder of a service.
-
-    Raises
-    ------
-    SettingsError
-        If a schema registry is configured and the extra `avro` is not installed, or its password
-        or certificates cannot be read. The registry need not answer yet.
-    """
-    registry = settings.source.schema_registry
-    avro = None if registry is None else Avro(SchemaRegistry(registry))
-    return Decoder(max_image_bytes=settings.images.max_bytes, avro=avro)

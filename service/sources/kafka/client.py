@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.records.record import Record
+from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES, Record
 from service.settings.source import SourceSettings
-from service.sources.source import KEPT_BYTES, MAX_RECORD_BYTES, Partition
+from service.sources.source import Partition
 
 
 class ClientError(RuntimeError):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from service.records.formats.avro import Reference, RegisteredSchema
 from service.records.record import DecodeError, TemporaryError
 from service.settings.file import SettingsError
 from service.settings.source import SchemaRegistrySettings
@@ -23,33 +23,6 @@ UNKNOWN_S = 30.0
 _MAX_UNKNOWN = 1000
 _NOT_FOUND = {40401, 40402, 40403}
 """No such subject, version or schema: the registry itself says so, and not something before it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A schema that another one uses by name."""
-
-    subject: str
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class RegisteredSchema:
-    """A schema as the registry has it; it never changes under its id.
-
-    Attributes
-    ----------
-    text
-        In the language of its kind.
-    kind
-        `AVRO`, `JSON` or `PROTOBUF`.
-    references
-        What it uses.
-    """
-
-    text: str
-    kind: str
-    references: Sequence[Reference] = ()
 
 
 class SchemaRegistry:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from detectors.base import Array, Factor
-from detectors.charts.cusum import CLIP, SLACKS, CusumBank
+from detectors.charts.cusum import SLACKS, CusumBank
+from detectors.learners.moments import CLIP
 
 
 def bank(k: int = 1, thresholds: tuple[float, ...] = (20.0, 8.0)) -> CusumBank:

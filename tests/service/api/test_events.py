@@ -19,8 +19,8 @@ import pytest
 
 from service.api.app import App, open_app, serving
 from service.api.wiring import open_source
+from service.records.record import MAX_RECORD_BYTES
 from service.settings.service import Settings
-from service.sources.source import MAX_RECORD_BYTES
 from service.sources.spool.source import SpoolSource
 from tests.service.streams import x_to_y_records
 

@@ -18,9 +18,10 @@ from service.monitor import segments
 from service.monitor.events import Arrival
 from service.monitor.labels import Change
 from service.monitor.outcomes import Outcomes
-from service.pipeline.stream import Scorer, Stream
+from service.pipeline.stream import Stream
 from service.records import decode as records
 from service.records.record import Record
+from service.repair.scorers import Scorer
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
 from service.store.states import dumps, loads

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from service.api.wiring import open_decoder
 from service.records.formats.avro import Avro
-from service.records.formats.decoder import Decoder, open_decoder
+from service.records.formats.decoder import Decoder
 from service.records.record import DecodeError, LabelRecord, Observation, Record, TemporaryError
 from service.settings.file import SettingsError
 from service.settings.service import loads

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from service.records.record import Record
+from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES, Record
 from service.settings.source import SourceSettings
 from service.sources.kafka.client import to_record
 from service.sources.kafka.source import KafkaSource
-from service.sources.source import KEPT_BYTES, MAX_RECORD_BYTES, SourceError
+from service.sources.source import SourceError
 
 
 def test_a_client_that_is_not_installed_is_named_with_the_remedy(
