@@ -154,10 +154,8 @@ def size(state: Any) -> int:
 
 def test_every_detector_of_the_package_is_crossed() -> None:
     found = set()
-    for module in pkgutil.iter_modules(detectors.__path__):
-        for _, item in inspect.getmembers(
-            importlib.import_module(f"detectors.{module.name}"), inspect.isclass
-        ):
+    for module in pkgutil.walk_packages(detectors.__path__, "detectors."):
+        for _, item in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if item.__module__.startswith("detectors.") and issubclass(item, Detector):
                 found.add(item)
     # alibi-detect is an optional dependency: `test_alibi` keeps these promises where it is.

@@ -238,8 +238,8 @@ def test_processes_that_start_at_once_upgrade_once(any_database: str, is_old: bo
 
 def test_the_revisions_are_in_the_wheel() -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel")
-    builder = wheel.WheelBuilder(str(HERE.parents[1]))
+    builder = wheel.WheelBuilder(str(HERE.parents[2]))
     shipped = {file.distribution_path for file in builder.recurse_included_files()}
     names = {path.name for path in Path(migrations.__file__).parent.glob("versions/*.py")}
     assert len(names) > 3
-    assert {f"service/migrations/versions/{name}" for name in names} <= shipped
+    assert {f"service/store/migrations/versions/{name}" for name in names} <= shipped

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from detectors.base import Problem
 from models.registry import Registry
+from service.api.wiring import open_decoder
 from service.domain.decision import ActionKind, Decision
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stream import Stream
@@ -182,6 +183,7 @@ def avro_pipeline(url: str, folder: Path, n: int) -> Iterator[tuple[Pipeline, St
         Registry(settings.registry.path),
         Metrics(CollectorRegistry()),
         lambda: 0.0,
+        decoder=open_decoder(settings),
     )
     try:
         yield pipeline, store
