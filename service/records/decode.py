@@ -140,7 +140,7 @@ def _observation(body: dict[str, Any], key: bytes | None, max_image_bytes: int) 
     return Observation(
         stream,
         name,
-        _time(body.get("time")),
+        utc(body.get("time")),
         features,
         None if image is None else _image(image, max_image_bytes),
         None if uri is None else _text(uri, "image_uri", MAX_URI_CHARS),
@@ -169,7 +169,7 @@ def _label_record(body: dict[str, Any], key: bytes | None) -> LabelRecord:
             "expected features, image or image_uri (an observation) or label (a label), got "
             f"only {', '.join(sorted(body))}",
         )
-    return LabelRecord(stream, name, canonical(label, "label"), _time(body.get("time")))
+    return LabelRecord(stream, name, canonical(label, "label"), utc(body.get("time")))
 
 
 def _stream(body: dict[str, Any], key: bytes | None) -> str:
@@ -289,7 +289,7 @@ def _image(value: object, max_bytes: int) -> bytes:
     return image
 
 
-def _time(value: object) -> datetime | None:
+def utc(value: object) -> datetime | None:
     if value is None:
         return None
     if type(value) is not str:

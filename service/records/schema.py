@@ -47,14 +47,26 @@ class FeatureSchema:
     ----------
     kinds
         Kind by name; the order is that of the columns.
+    names
+        Of all features.
+    numeric, categorical
+        Names of those that are numbers, booleans among them, and of the others.
     """
 
     kinds: Mapping[str, FeatureKind]
     names: tuple[str, ...] = field(init=False)
+    numeric: tuple[str, ...] = field(init=False)
+    categorical: tuple[str, ...] = field(init=False)
     _fit_everywhere: set[type] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        def named(*, categorical: bool) -> tuple[str, ...]:
+            is_one = FeatureKind.CATEGORICAL
+            return tuple(n for n, kind in self.kinds.items() if (kind is is_one) is categorical)
+
         object.__setattr__(self, "names", tuple(self.kinds))
+        object.__setattr__(self, "numeric", named(categorical=False))
+        object.__setattr__(self, "categorical", named(categorical=True))
         fit = [_ALWAYS_FIT[kind] for kind in self.kinds.values()]
         object.__setattr__(self, "_fit_everywhere", set.intersection(*fit) if fit else set())
 
