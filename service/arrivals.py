@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from detectors.base import Alarm, Array, Evidence
 from service.incidents import Incident
-from service.labels import Ended, Outcome
+from service.labels import Ended, Mistimed, Outcome
 from service.policy import Decision
 from service.representation import Raw
 from service.rows import Spilled
@@ -107,6 +107,8 @@ class Outcomes:
         Labels by what became of them.
     unlabelled
         Observations whose label is not waited for any more, by why.
+    mistimed
+        Records whose own time is far from the stream's, by how.
     delays
         Of every label that came later than its observation: observations, and seconds or None.
     alarms
@@ -122,6 +124,7 @@ class Outcomes:
     joined: list[tuple[int, str, str | None]] = field(default_factory=list)
     labels: dict[Outcome, int] = field(default_factory=dict)
     unlabelled: dict[Ended, int] = field(default_factory=dict)
+    mistimed: dict[Mistimed, int] = field(default_factory=dict)
     delays: list[tuple[int, float | None]] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)

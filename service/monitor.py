@@ -11,6 +11,7 @@ import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -24,7 +25,7 @@ from service.arrivals import Arrival, Event, Labelled, Outcomes, Seen
 from service.baseline import Baseline
 from service.examiner import Examiner, aloud
 from service.incidents import Incident, IncidentState, Point, incident_id
-from service.labels import Change, Ended, LabelJoin, Outcome, Pruned
+from service.labels import Change, Counted, Ended, LabelJoin, Mistimed, Outcome, Pruned
 from service.policy import ActionKind, Decision
 from service.representation import NEWLY_MISSING, Representation
 from service.rows import Side
@@ -69,14 +70,14 @@ class Joint:
     changes
         What each arrival changed among the observations that wait for their label.
     counted
-        What happened to labels and observations besides.
+        What happened to labels and observations besides, and how many records were mistimed.
     delays
         Of each label that came later than its observation: observations, and seconds or None.
     """
 
     events: list[Event]
     changes: list[Change]
-    counted: Counter[Outcome | Ended] = dataclasses.field(default_factory=Counter)
+    counted: Counted = dataclasses.field(default_factory=Counter)
     delays: list[tuple[int, float | None]] = dataclasses.field(default_factory=list)
 
 
@@ -191,6 +192,12 @@ class Monitor:
         return self.waiting.n_waiting + self.waiting.n_spilled[Side.OBSERVATION]
 
     @property
+    def day(self) -> str:
+        """The day of the stream's time, such as 2026-11-23; empty while it has none."""
+        time = self.waiting.read_time
+        return datetime.fromtimestamp(time, UTC).date().isoformat() if math.isfinite(time) else ""
+
+    @property
     def statistics(self) -> dict[Factor, float]:
         """Largest statistic of each factor's monitors, as a share of its threshold."""
         return self._watches.statistics
@@ -211,7 +218,7 @@ class Monitor:
     def spill_written(self, pruned: Pruned) -> tuple[dict[Outcome, int], dict[Ended, int]]:
         """Note that what waits without room in memory is written; return what was given up."""
         self.waiting.written(pruned)
-        return _by_kind(self.waiting.counted())
+        return _by_kind(self.waiting.counted())[:2]
 
     # -- events --------------------------------------------------------------------------------
 
@@ -238,6 +245,7 @@ class Monitor:
             raise RuntimeError(f"{self.settings.name}: the reference of {n} did not complete")
         self._served.clear()
         self._correct.clear()
+        self.waiting.restart_time()
         self.n_labelled = 0
 
     def update(self, arrivals: Sequence[Arrival]) -> Outcomes:
@@ -288,8 +296,8 @@ class Monitor:
     def read(self, joint: Joint) -> Outcomes:
         """Take what `join` has just returned; return what changed."""
         counted = joint.counted + Counter(c.outcome for c in joint.changes if c.outcome is not None)
-        labels, unlabelled = _by_kind(counted)
-        out = Outcomes(labels=labels, unlabelled=unlabelled, delays=joint.delays)
+        labels, unlabelled, mistimed = _by_kind(counted)
+        out = Outcomes(labels=labels, unlabelled=unlabelled, mistimed=mistimed, delays=joint.delays)
         done = 0
         while done < len(joint.events):
             done += self._advance(joint.events[done:], out)
@@ -906,12 +914,13 @@ class Monitor:
 
 
 def _by_kind(
-    counted: Mapping[Outcome | Ended, int],
-) -> tuple[dict[Outcome, int], dict[Ended, int]]:
-    """What happened to labels, and to observations."""
+    counted: Mapping[Outcome | Ended | Mistimed, int],
+) -> tuple[dict[Outcome, int], dict[Ended, int], dict[Mistimed, int]]:
+    """What happened to labels, to observations, and to times."""
     return (
         {what: n for what, n in counted.items() if isinstance(what, Outcome)},
         {what: n for what, n in counted.items() if isinstance(what, Ended)},
+        {what: n for what, n in counted.items() if isinstance(what, Mistimed)},
     )
 
 
