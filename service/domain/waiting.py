@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -44,14 +45,22 @@ class Spilled:
     value: str | None = None
 
 
-class Floor(NamedTuple):
-    """A place among the spilled entries of a side.
+class Bound(NamedTuple):
+    """Spilled entries of a side that can meet nothing any more.
 
-    As a bound: those up to the number, and those from before the time, can meet nothing.
+    Those up to a number that are from before a time. Infinity stands for every number, and for
+    every time and none.
     """
 
-    number: int
+    number: float
     time: float
+
+    def holds(self, entry: Spilled) -> bool:
+        """Whether it holds an entry."""
+        return entry.number <= self.number and (self.time == math.inf or entry.time < self.time)
+
+
+NOTHING = Bound(0, -math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +73,19 @@ class SpillChanges:
         New ones, to be written in place of others of their ids.
     dropped
         Ids of those that wait no longer.
-    floors
-        Of each side that has any, up to where those that are written may be deleted.
-    expired
-        Up to where observations are too old for a label; the number is that of one which was not
-        when it was last looked.
+    over
+        Of each side that has any, those that are written and may be deleted.
+    alive
+        Between which times observations are not too old for a label, nor told by a wrong clock.
     """
 
     put: list[Spilled]
     dropped: list[str]
-    floors: dict[Side, Floor]
-    expired: Floor
+    over: dict[Side, list[Bound]]
+    alive: tuple[float, float]
 
     def __bool__(self) -> bool:
-        return bool(self.put or self.dropped or self.floors)
+        return bool(self.put or self.dropped or self.over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +95,10 @@ class Pruned:
     Attributes
     ----------
     deleted
-        How many of each side lay below its floor.
+        How many of each side were over.
     oldest
-        Number and time of the oldest observation whose label can still meet it, or None.
+        Earliest time of an observation that is `alive`, or None.
     """
 
     deleted: dict[Side, int] = field(default_factory=dict)
-    oldest: Floor | None = None
+    oldest: float | None = None

@@ -12,7 +12,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from detectors.base import State
-from service.domain.waiting import Floor, Pruned, Side, SpillChanges, Spilled
+from service.domain.waiting import NOTHING, Bound, Pruned, Side, SpillChanges, Spilled
+from service.monitor.clock import StreamClock
+
+LEAP = 0.5
+"""Part of `max_age_s` by which the stream's time may go on without patience: a step that makes at
+most half of what waits older than it may be."""
 
 
 class Outcome(StrEnum):
@@ -44,6 +49,18 @@ class Ended(StrEnum):
     """There was no room for it any more, or it was too old."""
 
 
+class Mistimed(StrEnum):
+    """How a record's own time differs from the stream's by more than `max_age_s`; counted."""
+
+    AHEAD = "ahead"
+    """It lies ahead. Such an entry does not grow old: it leaves when there is no room for it."""
+    BEHIND = "behind"
+    """It lies behind. Such an observation is too old for a label when it comes."""
+
+
+Counted = Counter[Outcome | Ended | Mistimed]
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """A label that met its observation.
@@ -58,7 +75,8 @@ class Joined:
         Observations between the observation and its label; 0 if they came together.
     seconds
         From the observation's time to its label's, of a label that came later; None where one of
-        the two records has no time.
+        the two records has no time, and where they are further apart than `max_age_s`: one of the
+        clocks is wrong.
     spilled
         The observation, if it had been spilled; then its row is not in memory any more.
     """
@@ -106,6 +124,11 @@ class Spill(Protocol):
         ...
 
 
+_AGES = {Side.OBSERVATION: 2, Side.LABEL: 1}
+"""How many times `max_age_s` an entry is kept: a label that comes too late is to be told from one
+of an unknown id."""
+
+
 class LabelJoin:
     """Observations that wait for their label, and labels that wait for their observation.
 
@@ -116,9 +139,10 @@ class LabelJoin:
     has no influence on any result. The ids of the last `recall` labelled observations are kept to
     tell duplicates and conflicts from unknown ids.
 
-    An entry's age is the stream's time less its own. The stream's time is the latest that two
-    records in a row have reached, so that one record with a wrong time makes nothing old. What has
-    no time has no age.
+    An entry's age is the stream's time less its own. The stream's time is one that most of its
+    newest records have reached (`service.monitor.clock`), so that no wrong clock makes the entries
+    of others old. What has no time has no age. What was too old once stays so, also where the
+    stream's time is set back.
 
     Records are joined a batch at a time, ahead of the reader who then takes their events one by
     one: an event is an observation, or a label at the moment it is joined. The reader says so with
@@ -138,6 +162,8 @@ class LabelJoin:
     from_first_label
         Spill observations only once a label has come by itself, so that a stream whose labels never
         do pays nothing for it.
+    clock
+        Tells the stream's time; None for one that doubts steps by more than half of `max_age_s`.
     """
 
     def __init__(
@@ -148,6 +174,7 @@ class LabelJoin:
         max_age_s: float = math.inf,
         recall: int | None = None,
         from_first_label: bool = False,
+        clock: StreamClock | None = None,
     ) -> None:
         if max_pending < 1:
             raise ValueError(f"max_pending must be positive, got {max_pending}")
@@ -160,18 +187,22 @@ class LabelJoin:
         self._times: dict[str, float] = {}  # of those that wait and have one, in the same order
         self._early: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._done: OrderedDict[str, str] = OrderedDict()
-        self._clock = self._last_time = -math.inf
+        self._clock = StreamClock(LEAP * max_age_s) if clock is None else clock
+        self._read_time = -math.inf
         self._numbers = dict.fromkeys(Side, 0)
         self._n_spilled = dict.fromkeys(Side, 0)
         self._changed: dict[str, Spilled | None] = {}
         self._at_hand: dict[str, Spilled] = {}
-        self._oldest: Floor | None = None
-        self._counted: Counter[Outcome | Ended] = Counter()
+        self._oldest: float | None = None
+        self._passed = dict.fromkeys(Side, NOTHING)
+        self._counted: Counted = Counter()
         self._n_given_up = 0
         self._n_joined = 0
         self._n_read = 0
         # Waits that end in an event which is not read yet: its number, and the observation.
         self._ending: deque[tuple[int, int, str]] = deque()
+        # The stream's time from an event on which is not read yet, by the event's number.
+        self._coming: deque[tuple[int, float]] = deque()
 
     @property
     def n_waiting(self) -> int:
@@ -191,7 +222,17 @@ class LabelJoin:
     @property
     def clock(self) -> float:
         """The stream's time, in Unix seconds; minus infinity before there is one."""
-        return self._clock
+        return self._clock.now
+
+    @property
+    def latest_time(self) -> float:
+        """The latest time of the newest records, but for wrong clocks; minus infinity for none."""
+        return self._clock.latest
+
+    @property
+    def read_time(self) -> float:
+        """The stream's time as of the event that was read last."""
+        return self._read_time
 
     @property
     def oldest_time(self) -> float | None:
@@ -200,10 +241,11 @@ class LabelJoin:
         Of those in the store it is as of when it was last written.
         """
         if self._oldest is not None and self._n_spilled[Side.OBSERVATION]:
-            return self._oldest.time
-        return next((t for t in self._times.values() if not self._is_old(t)), None)
+            return self._oldest
+        since, until = self._alive
+        return next((t for t in self._times.values() if since <= t <= until), None)
 
-    def counted(self) -> Counter[Outcome | Ended]:
+    def counted(self) -> Counted:
         """What happened besides the outcomes that the changes tell, since this was last asked."""
         counted, self._counted = self._counted, Counter()
         if self._n_given_up:
@@ -216,6 +258,14 @@ class LabelJoin:
         self._n_read += 1
         while self._ending and self._ending[0][0] <= self._n_read:
             self._ending.popleft()
+        while self._coming and self._coming[0][0] <= self._n_read:
+            self._read_time = self._coming.popleft()[1]
+
+    def restart_time(self) -> None:
+        """Forget the stream's time: what comes next is of another one than what came."""
+        self._clock.restart()
+        self._coming.clear()
+        self._read_time = -math.inf
 
     def ids(self, indices: Sequence[int]) -> list[str]:
         """Ids of observations that wait in memory for their label, in the order asked for.
@@ -262,12 +312,19 @@ class LabelJoin:
         """Take a label that came by itself."""
         self._tick(time)
         self._is_labelled = True
+        forgotten = None
         index = self._waiting.get(id_)
-        if index is not None and not self._is_old(began := self._time_of(id_), 2):
-            if self._is_old(began):
-                return Change(Outcome.EXPIRED)
-            self._end(id_)
-            return self._join(id_, label, Joined(index, label, newest_index - index, time - began))
+        if index is not None:
+            began = self._time_of(id_)
+            if not self._is_old(began, 2):
+                if self._is_old(began):
+                    return Change(Outcome.EXPIRED)
+                self._end(id_)
+                joined = Joined(index, label, newest_index - index, time - began)
+                return self._join(id_, label, joined)
+            # It can meet nothing any more, and in the store there is one place for both.
+            forgotten = self._end(id_)
+            self._give_up(Side.OBSERVATION)
         entry = self._find(id_) if self._may_be_spilled else None
         if entry is not None and entry.side is Side.OBSERVATION:
             if self._is_old(entry.time):
@@ -278,12 +335,12 @@ class LabelJoin:
             return self._join(id_, label, joined)
         known = self._done.get(id_) or self._early_label(id_, entry)
         if known is not None:
-            return Change(_repeated(label, known))
+            return Change(_repeated(label, known), None, forgotten)
         self._early[id_] = (label, time)
         if len(self._early) > self.max_pending:
             old, (its_label, came) = self._early.popitem(last=False)
             self._spill(Spilled(old, Side.LABEL, 0, -1, came, its_label))
-        return Change(Outcome.EARLY)
+        return Change(Outcome.EARLY, None, forgotten)
 
     def forget(self, id_: str) -> Change:
         """Wait no longer for the label of an observation."""
@@ -292,7 +349,7 @@ class LabelJoin:
     def _join(self, id_: str, label: str, joined: Joined) -> Change:
         self._n_joined += 1
         self._remember(id_, label)
-        if joined.seconds is not None and math.isnan(joined.seconds):
+        if joined.seconds is not None and not abs(joined.seconds) <= self.max_age_s:
             joined = Joined(joined.index, label, joined.delay, None, joined.spilled)
         return Change(Outcome.JOINED, joined)
 
@@ -345,13 +402,40 @@ class LabelJoin:
         """Note a record's time."""
         if math.isnan(time):
             return
-        reached = min(time, self._last_time)
-        self._last_time = time
-        if reached > self._clock:
-            self._clock = reached
-            while self._early and self._is_old(next(iter(self._early.values()))[1]):
-                self._early.popitem(last=False)
-                self._give_up(Side.LABEL)
+        before = self._clock.now
+        self._clock.tick(time)
+        now = self._clock.now
+        if now != before:
+            self._set(before, now)
+        if abs(now - time) > self.max_age_s and math.isfinite(now):
+            self._counted[Mistimed.AHEAD if time > now else Mistimed.BEHIND] += 1
+
+    def _set(self, before: float, now: float) -> None:
+        """Give up what the stream's new time makes too old."""
+        if now < before:
+            self._set_back(before)
+        while self._early and self._is_old(next(iter(self._early.values()))[1]):
+            self._early.popitem(last=False)
+            self._give_up(Side.LABEL)
+        if self._coming and self._coming[-1][0] == self._n_joined + 1:
+            self._coming.pop()
+        self._coming.append((self._n_joined + 1, now))
+
+    def _set_back(self, before: float) -> None:
+        """Keep what was too old by the stream's time before as it was: it may be deleted already.
+
+        One bound does for all times that the stream is set back: the latest, of all entries so far.
+        """
+        for side, times in _AGES.items():
+            ended = max(self._passed[side].time, before - times * self.max_age_s)
+            self._passed[side] = Bound(self._numbers[side], ended)
+        ended = self._passed[Side.OBSERVATION].time
+        self._times = {id_: -math.inf if t < ended else t for id_, t in self._times.items()}
+        ended = self._passed[Side.LABEL].time
+        for id_ in [id_ for id_, (_, came) in self._early.items() if came < ended]:
+            del self._early[id_]
+            self._give_up(Side.LABEL)
+        self._oldest = None
 
     def _time_of(self, id_: str) -> float:
         """The time of an observation that waits; not a number if it has none."""
@@ -359,7 +443,14 @@ class LabelJoin:
 
     def _is_old(self, time: float, times: int = 1) -> bool:
         # What has no time, not a number, is not.
-        return self._clock - time > times * self.max_age_s
+        return self._clock.now - time > times * self.max_age_s
+
+    @property
+    def _alive(self) -> tuple[float, float]:
+        """Between which times an observation is neither too old for a label nor wrong."""
+        now = self._clock.now
+        until = now + self.max_age_s if math.isfinite(now) else math.inf
+        return now - self.max_age_s, until
 
     # -- those without room --------------------------------------------------------------------
 
@@ -391,8 +482,7 @@ class LabelJoin:
         entry = self._changed[id_] if id_ in self._changed else self._at_hand.get(id_)
         if entry is None:
             return None
-        floor = self._floor(entry.side)
-        if entry.number <= floor.number or entry.time < floor.time:
+        if any(bound.holds(entry) for bound in self._over(entry.side)):
             self._drop(entry)
             self._give_up(entry.side)
             return None
@@ -405,10 +495,14 @@ class LabelJoin:
     def _give_up(self, side: Side, n: int = 1) -> None:
         self._counted[Outcome.UNKNOWN if side is Side.LABEL else Ended.GIVEN_UP] += n
 
-    def _floor(self, side: Side) -> Floor:
-        times = 2 if side is Side.OBSERVATION else 1
-        oldest = self._clock - times * self.max_age_s
-        return Floor(self._numbers[side] - self.max_spilled, oldest)
+    def _over(self, side: Side) -> list[Bound]:
+        """Those without room, those too old, and those that were too old before it was set back."""
+        bounds = (
+            Bound(self._numbers[side] - self.max_spilled, math.inf),
+            Bound(math.inf, self._clock.now - _AGES[side] * self.max_age_s),
+            self._passed[side],
+        )
+        return [b for b in bounds if b.number > 0 and b.time > -math.inf]
 
     def wanted(self, ids: Iterable[str]) -> list[str]:
         """Those of these ids that have to be looked up among the spilled entries."""
@@ -426,8 +520,8 @@ class LabelJoin:
         return SpillChanges(
             [entry for entry in self._changed.values() if entry is not None],
             [id_ for id_, entry in self._changed.items() if entry is None],
-            {side: self._floor(side) for side, n in self._n_spilled.items() if n},
-            Floor(0 if self._oldest is None else self._oldest.number, self._clock - self.max_age_s),
+            {side: self._over(side) for side, n in self._n_spilled.items() if n},
+            self._alive,
         )
 
     def written(self, pruned: Pruned) -> None:
@@ -457,7 +551,9 @@ class LabelJoin:
                 np.array([time for _, time in self._early.values()], np.float64),
             ],
             "done": [list(self._done), list(self._done.values())],
-            "clock": [self._clock, self._last_time],
+            "clock": self._clock.snapshot(),
+            "read_time": self._read_time,
+            "passed": [list(self._passed[side]) for side in Side],
             "is_labelled": self._is_labelled,
             "numbers": [self._numbers[side] for side in Side],
         }
@@ -472,7 +568,9 @@ class LabelJoin:
         early = zip(labels, times.tolist(), strict=True)
         self._early = OrderedDict(zip(ids, early, strict=True))
         self._done = OrderedDict(zip(*state["done"], strict=True))
-        self._clock, self._last_time = state["clock"]
+        self._clock.restore(state["clock"])
+        self._read_time = state["read_time"]
+        self._passed = {s: Bound(*p) for s, p in zip(Side, state["passed"], strict=True)}
         self._is_labelled = state["is_labelled"]
         self._numbers = dict(zip(Side, state["numbers"], strict=True))
         self._n_spilled = {side: (n_spilled or {}).get(side, 0) for side in Side}
@@ -483,6 +581,9 @@ class LabelJoin:
         self._n_given_up = 0
         self._n_joined = self._n_read = 0
         self._ending.clear()
+        self._coming.clear()
+        if self._clock.now != self._read_time:
+            self._coming.append((1, self._clock.now))
 
 
 def _repeated(label: str, known: str) -> Outcome:

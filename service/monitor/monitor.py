@@ -11,6 +11,7 @@ import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from service.domain.waiting import Pruned, Side
 from service.monitor import elsewhere as parts
 from service.monitor.events import Arrival, Event, Labelled, Seen
 from service.monitor.examiner import Examiner, aloud
-from service.monitor.labels import Change, Ended, LabelJoin, Outcome
+from service.monitor.labels import Change, Counted, Ended, LabelJoin, Mistimed, Outcome
 from service.monitor.outcomes import Outcomes
 from service.monitor.phase import Phase
 from service.monitor.reference import Baseline
@@ -54,14 +55,14 @@ class Joint:
     changes
         What each arrival changed among the observations that wait for their label.
     counted
-        What happened to labels and observations besides.
+        What happened to labels and observations besides, and how many records were mistimed.
     delays
         Of each label that came later than its observation: observations, and seconds or None.
     """
 
     events: list[Event]
     changes: list[Change]
-    counted: Counter[Outcome | Ended] = dataclasses.field(default_factory=Counter)
+    counted: Counted = dataclasses.field(default_factory=Counter)
     delays: list[tuple[int, float | None]] = dataclasses.field(default_factory=list)
 
 
@@ -176,6 +177,12 @@ class Monitor:
         return self.waiting.n_waiting + self.waiting.n_spilled[Side.OBSERVATION]
 
     @property
+    def day(self) -> str:
+        """The day of the stream's time, such as 2026-11-23; empty while it has none."""
+        time = self.waiting.read_time
+        return datetime.fromtimestamp(time, UTC).date().isoformat() if math.isfinite(time) else ""
+
+    @property
     def statistics(self) -> dict[Factor, float]:
         """Largest statistic of each factor's monitors, as a share of its threshold."""
         return self._watches.statistics
@@ -196,7 +203,7 @@ class Monitor:
     def spill_written(self, pruned: Pruned) -> tuple[dict[Outcome, int], dict[Ended, int]]:
         """Note that what waits without room in memory is written; return what was given up."""
         self.waiting.written(pruned)
-        return _by_kind(self.waiting.counted())
+        return _by_kind(self.waiting.counted())[:2]
 
     # -- events --------------------------------------------------------------------------------
 
@@ -223,6 +230,7 @@ class Monitor:
             raise RuntimeError(f"{self.settings.name}: the reference of {n} did not complete")
         self._served.clear()
         self._correct.clear()
+        self.waiting.restart_time()
         self.n_labelled = 0
 
     def update(self, arrivals: Sequence[Arrival]) -> Outcomes:
@@ -273,8 +281,8 @@ class Monitor:
     def read(self, joint: Joint) -> Outcomes:
         """Take what `join` has just returned; return what changed."""
         counted = joint.counted + Counter(c.outcome for c in joint.changes if c.outcome is not None)
-        labels, unlabelled = _by_kind(counted)
-        out = Outcomes(labels=labels, unlabelled=unlabelled, delays=joint.delays)
+        labels, unlabelled, mistimed = _by_kind(counted)
+        out = Outcomes(labels=labels, unlabelled=unlabelled, mistimed=mistimed, delays=joint.delays)
         done = 0
         while done < len(joint.events):
             done += self._advance(joint.events[done:], out)
@@ -891,12 +899,13 @@ class Monitor:
 
 
 def _by_kind(
-    counted: Mapping[Outcome | Ended, int],
-) -> tuple[dict[Outcome, int], dict[Ended, int]]:
-    """What happened to labels, and to observations."""
+    counted: Mapping[Outcome | Ended | Mistimed, int],
+) -> tuple[dict[Outcome, int], dict[Ended, int], dict[Mistimed, int]]:
+    """What happened to labels, to observations, and to times."""
     return (
         {what: n for what, n in counted.items() if isinstance(what, Outcome)},
         {what: n for what, n in counted.items() if isinstance(what, Ended)},
+        {what: n for what, n in counted.items() if isinstance(what, Mistimed)},
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from detectors.base import Alarm, Evidence
 from service.domain.decision import Decision
 from service.domain.incident import Incident
-from service.monitor.labels import Ended, Outcome
+from service.monitor.labels import Ended, Mistimed, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Outcomes:
         Labels by what became of them.
     unlabelled
         Observations whose label is not waited for any more, by why.
+    mistimed
+        Records whose own time is far from the stream's, by how.
     delays
         Of every label that came later than its observation: observations, and seconds or None.
     alarms
@@ -43,6 +45,7 @@ class Outcomes:
     joined: list[tuple[int, str, str | None]] = field(default_factory=list)
     labels: dict[Outcome, int] = field(default_factory=dict)
     unlabelled: dict[Ended, int] = field(default_factory=dict)
+    mistimed: dict[Mistimed, int] = field(default_factory=dict)
     delays: list[tuple[int, float | None]] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)

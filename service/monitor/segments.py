@@ -203,6 +203,7 @@ class Segments:
                     told = dataclasses.replace(arrival, prediction=served)
                     for key in self._waiting.pop(change.joined.index, ()):
                         waiting.setdefault(key, []).append(told)
+                self._forget(arrival, change, waiting)
                 continue
             # Labels that come before the next observation are still for the old reference: where
             # the batch ends must not matter.
@@ -212,11 +213,7 @@ class Segments:
                 later = [n for n in self._renewals if n > self._n_seen]
                 shown += self.renew()
                 self._renewals = later
-            if change.forgotten is not None:
-                index, id_ = change.forgotten
-                gone = Arrival(arrival.at, id_, arrival.time, None, None)
-                for key in self._waiting.pop(index, ()):
-                    waiting.setdefault(key, []).append(gone)
+            self._forget(arrival, change, waiting)
             keys = self._keys(arrival)
             own = dataclasses.replace(
                 arrival,
@@ -231,6 +228,14 @@ class Segments:
                 self._waiting[self._n_seen] = keys
             self._n_seen += 1
         return shown + self._feed(waiting)
+
+    def _forget(self, arrival: Arrival, change: Change, waiting: dict[Key, list[Arrival]]) -> None:
+        """Tell the parts that the label of an observation cannot come any more."""
+        if change.forgotten is not None:
+            index, id_ = change.forgotten
+            gone = Arrival(arrival.at, id_, arrival.time, None, None)
+            for key in self._waiting.pop(index, ()):
+                waiting.setdefault(key, []).append(gone)
 
     def renew(self) -> list[Incident]:
         """Begin a new reference in every segment; return the incidents that end with the old."""

@@ -73,6 +73,7 @@ class Lane:
         self._open_stream = open_stream
         self._is_only = is_only
         self._configured = {s.name for s in settings.streams}
+        self._mistimed: Counter[str] = Counter()
 
     def open(self, name: str) -> Stream:
         """The lane's part of a configured stream."""
@@ -111,9 +112,24 @@ class Lane:
                 unwritten.labels.setdefault(name, []).extend(
                     (index, label) for index, label, _ in batch.outcomes.joined
                 )
+            self._say_mistimed(stream, batch.outcomes)
             self.note(stream, batch.outcomes)
             done.append((stream, batch))
         return done
+
+    def _say_mistimed(self, stream: Stream, outcomes: Outcomes) -> None:
+        """Say that clocks are wrong: of the first record, the tenth, the hundredth and so on."""
+        before = self._mistimed[stream.name]
+        self._mistimed[stream.name] = n = before + sum(outcomes.mistimed.values())
+        if len(str(n)) > len(str(before)) or 0 == before < n:
+            log.warning(
+                "records far from the stream's time",
+                stream=stream.name,
+                lane=self.number,
+                records=n,
+                day=stream.monitor.day,
+                **{str(direction): n for direction, n in outcomes.mistimed.items()},
+            )
 
     def _decode(
         self, records: Sequence[Record]
@@ -288,7 +304,7 @@ class Lane:
                             "lane": self.number,
                             "change_point": incident.change_point,
                             "factors": list(incident.factors),
-                            "day": stream.monitor.newest_time[:10],
+                            "day": stream.monitor.day,
                         },
                     )
                 )

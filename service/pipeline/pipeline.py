@@ -297,8 +297,8 @@ class Pipeline:
         return choose
 
     def _jobs_of_day(self, stream: Stream, lane: Lane) -> int:
-        """Trainings already asked for on the stream's own newest day."""
-        day = stream.monitor.newest_time[:10]
+        """Trainings already asked for on the day of the stream's own time."""
+        day = stream.monitor.day
         unwritten = [j.spec["day"] for j in lane.unwritten.jobs if j.stream == stream.name]
         # Not the store's word of this moment: a verdict must not wait for it.
         return [*self._job_days[stream.name], *unwritten].count(day)

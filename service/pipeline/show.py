@@ -19,6 +19,8 @@ def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:
     name, monitor, outcomes = stream.name, stream.monitor, batch.outcomes
     metrics.observations.labels(name).inc(batch.n_observations)
     show_labels(metrics, stream, outcomes.labels, outcomes.unlabelled)
+    for direction, n in outcomes.mistimed.items():
+        metrics.records_mistimed.labels(name, str(direction)).inc(n)
     for observations, seconds in outcomes.delays:
         metrics.label_delay_observations.labels(name).observe(observations)
         if seconds is not None:
@@ -56,7 +58,7 @@ def show_labels(
         metrics.labels_pending.labels(name, str(side), "memory").set(in_memory[side])
         metrics.labels_pending.labels(name, str(side), "store").set(waiting.n_spilled[side])
     oldest = waiting.oldest_time
-    reached = waiting.clock if oldest is None else oldest
+    reached = waiting.latest_time if oldest is None else oldest
     if math.isfinite(reached):
         metrics.label_watermark.labels(name).set(reached)
 

@@ -290,6 +290,13 @@ def _image(value: object, max_bytes: int) -> bytes:
 
 
 def utc(value: object) -> datetime | None:
+    """A time on the wire, in UTC; None if there is none.
+
+    Raises
+    ------
+    DecodeError
+        If it is no text in ISO 8601 with an offset from UTC.
+    """
     if value is None:
         return None
     if type(value) is not str:

@@ -1,8 +1,8 @@
 """From decoded records to columns, one record after the other: the careful way.
 
 It takes whatever was decoded, from any format, and says of each record that does not follow the
-stream's schema what is wrong. `service.records.plain` reads the records that need no such care, with
-the same result.
+stream's schema what is wrong. `service.records.plain` reads the records that need no such care,
+with the same result.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Plain JSON records of a known schema to columns, all of a batch at once: the quick way.
 
-A record is plain if it is JSON as `service.records.decode` takes it, in no envelope, of the stream that
-was guessed, with exactly the features of the schema in one of their usual types. Whatever is not
-plain, or might be wrong, is left for the careful way, `service.records.gather`, which has the same
-result for every record that is plain; a property test holds the two together.
+A record is plain if it is JSON as `service.records.decode` takes it, in no envelope, of the stream
+that was guessed, with exactly the features of the schema in one of their usual types. Whatever is
+not plain, or might be wrong, is left for the careful way, `service.records.gather`, which has the
+same result for every record that is plain; a property test holds the two together.
 
 msgspec parses into types made from the schema, strictly, and refuses what the careful way refuses;
 but for one thing: of a key that stands twice it keeps the last value. Every key and every text has
@@ -271,7 +271,7 @@ class _Batch:
         if not self._bodies:
             nothing = np.empty(0)
             width = len(self._reader.schema.numeric)
-            none = tuple([] for _ in self._reader.schema.categorical)
+            none: tuple[Levels, ...] = tuple([] for _ in self._reader.schema.categorical)
             return Columns(
                 self._block,
                 nothing.astype(np.int64),
@@ -403,10 +403,7 @@ def _classes(given: Sequence[Any]) -> tuple[list[str | None] | None, npt.NDArray
     if kinds <= {UnsetType, type(None)}:
         return None, np.zeros(len(given), np.bool_)
     found: list[str | None]
-    if kinds == {str}:
-        found = list(given)
-    else:
-        found = [_class(value) for value in given]
+    found = list(given) if kinds == {str} else [_class(value) for value in given]
     return found, _doubtful_texts(found)
 
 

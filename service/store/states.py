@@ -21,7 +21,7 @@ import numpy as np
 
 from detectors.base import State
 
-FORMAT = 5
+FORMAT = 6
 """Version of the container and of the states in it; a release reads what it writes and says so
 otherwise."""
 _MAGIC = b"SWCP"

@@ -141,6 +141,7 @@ waiting = Table(
     Column("time", Float),
     Column("value", Text),
     Index("waiting_by_number", "side", "stream", "lane", "number"),
+    Index("waiting_by_time", "side", "stream", "lane", "time"),
 )
 
 dead_letters = Table(

@@ -17,7 +17,7 @@ from service.domain.dead_letter import DeadLetter
 from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job, JobState
 from service.domain.sample import StoredSample
-from service.domain.waiting import Floor, Pruned, Side, SpillChanges
+from service.domain.waiting import Bound, Pruned, Side, SpillChanges
 from service.store import database, tables
 
 TopicPartition = tuple[str, int]
@@ -120,28 +120,25 @@ class Transaction:
                 [{"id_": id_} for id_ in changes.dropped],
             )
         deleted = {
-            side: self._delete_below(floor, *own, table.c.side == str(side))
-            for side, floor in changes.floors.items()
+            side: sum(self._delete(bound, *own, table.c.side == str(side)) for bound in bounds)
+            for side, bounds in changes.over.items()
         }
-        observations = (*own, table.c.side == str(Side.OBSERVATION), table.c.time.is_not(None))
-        oldest = self._first_above(changes.expired, *observations)
-        return Pruned(deleted, None if oldest is None else Floor(oldest.number, oldest.time))
-
-    def _delete_below(self, floor: Floor, *where: sa.ColumnElement[bool]) -> int:
-        # Up to the first that is above: what is old behind a younger one goes with that one.
-        table = tables.waiting
-        first = self._first_above(Floor(floor.number + 1, floor.time), *where)
-        below = () if first is None else (table.c.number < first.number,)
-        return self._connection.execute(table.delete().where(*where, *below)).rowcount
-
-    def _first_above(self, floor: Floor, *where: sa.ColumnElement[bool]) -> Any:
-        table = tables.waiting
-        query = sa.select(table.c.number, table.c.time).where(
-            *where, table.c.number >= floor.number
+        since, until = changes.alive
+        query = sa.select(sa.func.min(table.c.time)).where(
+            *own,
+            table.c.side == str(Side.OBSERVATION),
+            table.c.time >= since,
+            table.c.time <= until,
         )
-        if math.isfinite(floor.time):
-            query = query.where(sa.or_(table.c.time.is_(None), table.c.time >= floor.time))
-        return self._connection.execute(query.order_by(table.c.number).limit(1)).first()
+        return Pruned(deleted, self._connection.execute(query).scalar())
+
+    def _delete(self, bound: Bound, *where: sa.ColumnElement[bool]) -> int:
+        table = tables.waiting
+        if math.isfinite(bound.number):
+            where = (*where, table.c.number <= bound.number)
+        if math.isfinite(bound.time):
+            where = (*where, table.c.time < bound.time)
+        return self._connection.execute(table.delete().where(*where)).rowcount
 
     # -- incidents and actions -----------------------------------------------------------------
 

@@ -126,6 +126,13 @@ SPECS = (
         "newer one with the same id, `given_up` for want of room or for their age.",
         {"stream": (), "reason": ("superseded", "given_up")},
     ),
+    _counter(
+        "records_mistimed_total",
+        "Records whose own time is further from the stream's than `labels.max_age_s`: `ahead` of "
+        "it by a wrong clock, or the first 1,100 after a long pause; `behind` it by a wrong clock, "
+        "or because they are old.",
+        {"stream": (), "direction": ("ahead", "behind")},
+    ),
     _gauge(
         "labels_pending",
         "What waits for its other half: observations for their label, labels for their "
@@ -151,7 +158,8 @@ SPECS = (
     _gauge(
         "label_watermark_timestamp_seconds",
         "Record time up to which every observation is labelled or given up: that of the oldest "
-        "that waits; no series for a stream without times.",
+        "that waits, or else the latest, but for wrong clocks; no series for a stream without "
+        "times.",
         _STREAM,
     ),
     _counter(
@@ -330,6 +338,7 @@ class Metrics:
     observations: Counter
     labels: Counter
     observations_unlabelled: Counter
+    records_mistimed: Counter
     labels_pending: Gauge
     label_delay: Histogram
     label_delay_observations: Histogram

@@ -13,7 +13,9 @@ A partition that is not at its end is waited for as long as it takes, because th
 next is already written. So what is in the log is merged in one order, whichever way it arrives.
 Only a record that is written late, after the hold, is handled in the order of its arrival.
 
-Within a partition the order is that of the offsets, also where the times go back.
+Within a partition the order is that of the offsets, also where the times go back. The time of a
+record that is later than those of most records behind it is wrong: it counts as theirs, or its
+partition would wait until the others have nothing left.
 """
 
 from __future__ import annotations
@@ -21,10 +23,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from itertools import islice
 
 from service.records.record import Record
 from service.sources.source import Partition
+
+AHEAD = 64
+"""Records behind one that tell whether its time is wrong: that finds up to 33 in a row."""
+
+AHEAD_BYTES = 8 * 1024 * 1024
+"""So many bytes with them at most: a partition that is not read on for want of room has as many."""
+
+Place = tuple[int, str, int, int]
+"""Time, topic, partition and offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +76,28 @@ class Merge:
 
     Its order is a function of the records that wait. Nothing of it has to survive a restart: with
     every partition at the offset behind its last delivered record, the merge goes on as before.
+
+    Parameters
+    ----------
+    ahead
+        Records behind one that tell whether its time is wrong.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int = AHEAD) -> None:
+        self._ahead = ahead
         self._waiting: dict[Partition, deque[Arrival]] = {}
         self._bytes: dict[Partition, int] = {}
-        # The first waiting record of each partition that has one, by its place in the order.
-        self._first: list[tuple[int, str, int, int]] = []
-        self._empty: set[Partition] = set()
+        # For each partition how many of its waiting records are earlier than the one before.
+        self._steps_back: dict[Partition, int] = {}
+        # The place of each partition's first waiting record, where it is known.
+        self._places: dict[Partition, Place] = {}
 
     def restart(self, partitions: Iterable[Partition]) -> None:
         """Forget what waits, and merge these partitions from now on."""
         self._waiting = {(topic, number): deque() for topic, number in partitions}
         self._bytes = dict.fromkeys(self._waiting, 0)
-        self._first = []
-        self._empty = set(self._waiting)
+        self._steps_back = dict.fromkeys(self._waiting, 0)
+        self._places = {}
 
     @property
     def partitions(self) -> Iterable[Partition]:
@@ -96,11 +114,11 @@ class Merge:
         """
         waiting = self._waiting[partition]
         for arrival in arrivals:
+            if waiting and arrival.time_ms < waiting[-1].time_ms:
+                self._steps_back[partition] += 1
             waiting.append(arrival)
             self._bytes[partition] += len(arrival.record.value)
-        if waiting and partition in self._empty:
-            self._empty.remove(partition)
-            heappush(self._first, _place(waiting[0]))
+        self._places.pop(partition, None)
 
     def take(
         self, max_records: int, now_ms: float, at_end: Callable[[Partition], bool]
@@ -119,40 +137,68 @@ class Merge:
         if len(self._waiting) == 1:
             return self._take_only(max_records)
         found: list[Record] = []
-        while self._first and len(found) < max_records:
-            _, topic, number, _ = self._first[0]
-            partition = (topic, number)
-            waiting = self._waiting[partition]
-            if self._empty and not (
-                waiting[0].release_ms <= now_ms and all(at_end(p) for p in self._empty)
-            ):
+        places = self._places
+        while len(found) < max_records:
+            is_known = True
+            for partition, waiting in self._waiting.items():
+                if partition in places:
+                    continue
+                if not self._is_told(partition) and not at_end(partition):
+                    is_known = False  # what comes next of it is written, and may be first
+                elif waiting:
+                    places[partition] = self._place(partition)
+            if not is_known or not places:
                 break
-            heappop(self._first)
-            record = waiting.popleft().record
-            self._bytes[partition] -= len(record.value)
-            if waiting:
-                heappush(self._first, _place(waiting[0]))
-            else:
-                self._empty.add(partition)
-            found.append(record)
+            partition = min(places, key=places.__getitem__)
+            waiting = self._waiting[partition]
+            if waiting[0].release_ms > now_ms and len(places) < len(self._waiting):
+                break
+            del places[partition]
+            found.append(self._pop(partition))
         return found
+
+    def _pop(self, partition: Partition) -> Record:
+        waiting = self._waiting[partition]
+        first = waiting.popleft()
+        self._bytes[partition] -= len(first.record.value)
+        if waiting and waiting[0].time_ms < first.time_ms:
+            self._steps_back[partition] -= 1
+        return first.record
+
+    def _is_told(self, partition: Partition) -> bool:
+        """Whether enough records wait behind the first one to tell whether its time is wrong."""
+        enough = len(self._waiting[partition]) > self._ahead
+        return enough or self._bytes[partition] >= AHEAD_BYTES
+
+    def _place(self, partition: Partition) -> Place:
+        """Where the first record stands in the order."""
+        waiting = self._waiting[partition]
+        record, time_ms = waiting[0].record, waiting[0].time_ms
+        if self._steps_back[partition]:
+            behind: list[int] = []
+            size = len(record.value)
+            for arrival in islice(waiting, 1, self._ahead + 1):
+                size += len(arrival.record.value)
+                if size >= AHEAD_BYTES:
+                    break
+                if arrival.time_ms >= 0:
+                    behind.append(arrival.time_ms)
+            if behind:
+                time_ms = min(time_ms, sorted(behind)[(len(behind) - 1) // 2])
+        return time_ms, record.topic, record.partition, record.offset
 
     def _take_only(self, max_records: int) -> list[Record]:
         """Return the next records of the only partition, which waits for nobody."""
         [(partition, waiting)] = self._waiting.items()
-        found = [waiting.popleft().record for _ in range(min(max_records, len(waiting)))]
-        self._bytes[partition] -= sum(len(record.value) for record in found)
-        self._first = [_place(waiting[0])] if waiting else []
-        if not waiting:
-            self._empty.add(partition)
-        return found
+        return [self._pop(partition) for _ in range(min(max_records, len(waiting)))]
 
     def wait_ms(self, now_ms: float) -> float | None:
         """Milliseconds until the first record need not wait any longer; None if there is none."""
-        if not self._first:
+        waiting = [partition for partition, held in self._waiting.items() if held]
+        if not waiting:
             return None
-        _, topic, number, _ = self._first[0]
-        return max(self._waiting[topic, number][0].release_ms - now_ms, 0.0)
+        first = min(waiting, key=self._place)
+        return max(self._waiting[first][0].release_ms - now_ms, 0.0)
 
     def count(self, partition: Partition) -> int:
         """How many records of a partition wait."""
@@ -161,8 +207,3 @@ class Merge:
     def size(self, partition: Partition) -> int:
         """How many bytes the values of a partition's waiting records have."""
         return self._bytes[partition]
-
-
-def _place(arrival: Arrival) -> tuple[int, str, int, int]:
-    record = arrival.record
-    return arrival.time_ms, record.topic, record.partition, record.offset

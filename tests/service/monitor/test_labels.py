@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -14,12 +14,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.domain.waiting import Floor, Pruned, Side, Spilled
-from service.monitor.labels import Change, Ended, Joined, LabelJoin, Outcome
+from service.domain.waiting import Pruned, Side, Spilled
+from service.monitor.clock import StreamClock
+from service.monitor.labels import (
+    Change,
+    Counted,
+    Ended,
+    Joined,
+    LabelJoin,
+    Mistimed,
+    Outcome,
+)
 from service.store.states import dumps, loads
 from service.store.store import Store
 
 DAY = 86_400.0
+
+
+def quick(leap_s: float = math.inf, window: int = 2, patience: int = 1) -> StreamClock:
+    """A clock that few records set: by default two in a row."""
+    return StreamClock(leap_s, window=window, every=1, patience=patience)
 
 
 def test_a_label_in_the_same_record_is_joined_at_once() -> None:
@@ -154,7 +168,7 @@ def tell(join: LabelJoin, time: float) -> None:
 
 
 def test_a_label_that_comes_too_late_is_expired_and_later_unknown() -> None:
-    join = LabelJoin(10, max_age_s=DAY)
+    join = LabelJoin(10, max_age_s=DAY, clock=quick())
     for id_ in "abc":
         join.observe(id_, 0, None, 0.0)
     tell(join, DAY)
@@ -168,7 +182,7 @@ def test_a_label_that_comes_too_late_is_expired_and_later_unknown() -> None:
 
 
 def test_an_early_label_that_is_too_old_is_unknown() -> None:
-    join = LabelJoin(10, max_age_s=DAY)
+    join = LabelJoin(10, max_age_s=DAY, clock=quick())
     for id_ in "abc":
         join.label(id_, "y", -1, 0.0)
     tell(join, DAY)
@@ -181,7 +195,7 @@ def test_an_early_label_that_is_too_old_is_unknown() -> None:
 
 
 def test_an_old_early_label_behind_a_younger_one_meets_nothing_either() -> None:
-    join = LabelJoin(10, max_age_s=DAY)
+    join = LabelJoin(10, max_age_s=DAY, clock=quick())
     join.label("young", "y", -1, DAY)
     for id_ in "ab":
         join.label(id_, "y", -1, 0.0)
@@ -189,11 +203,12 @@ def test_an_old_early_label_behind_a_younger_one_meets_nothing_either() -> None:
     assert join.n_early == 3
     assert join.observe("a", 0, None).outcome is None
     assert join.label("b", "z", 0).outcome is Outcome.EARLY
-    assert join.counted() == {Outcome.UNKNOWN: 2}
+    # The first of the two records that tell the time is ahead of the stream's.
+    assert join.counted() == {Outcome.UNKNOWN: 2, Mistimed.AHEAD: 1}
 
 
 def test_one_record_with_a_wrong_time_makes_nothing_old() -> None:
-    join = LabelJoin(10, max_age_s=DAY)
+    join = LabelJoin(10, max_age_s=DAY, clock=quick())
     join.observe("a", 0, None, 0.0)
     join.observe("b", 1, None, 1.0)
     join.observe("wrong", 2, None, 100 * DAY)
@@ -203,7 +218,7 @@ def test_one_record_with_a_wrong_time_makes_nothing_old() -> None:
 
 
 def test_what_has_no_time_has_no_age() -> None:
-    join = LabelJoin(10, max_age_s=DAY)
+    join = LabelJoin(10, max_age_s=DAY, clock=quick())
     join.observe("a", 0, None)
     join.label("b", "y", 0)
     tell(join, 100 * DAY)
@@ -212,7 +227,7 @@ def test_what_has_no_time_has_no_age() -> None:
 
 
 def test_the_watermark_is_the_oldest_that_can_still_get_its_label() -> None:
-    join = LabelJoin(10, max_age_s=DAY)
+    join = LabelJoin(10, max_age_s=DAY, clock=quick())
     assert join.oldest_time is None
     for n, time in enumerate((math.nan, 5.0, 6.0, 7.0)):
         join.observe(f"o{n}", n, None, time)
@@ -223,6 +238,100 @@ def test_the_watermark_is_the_oldest_that_can_still_get_its_label() -> None:
     assert join.oldest_time == 7.0
     tell(join, 8.0 + DAY)
     assert join.oldest_time is None
+
+
+# -- clocks that are wrong ---------------------------------------------------------------------
+
+YEAR = 365 * DAY
+
+
+def in_order(wrong: Callable[[int], float], n: int = 4000, late: int = 30) -> Counter[str]:
+    """What became of the labels of right and of wrong clocks, `late` minutes after each record."""
+    join = LabelJoin(10_000, max_age_s=30 * DAY)
+    told = Counter[str]()
+    for i in range(n):
+        join.observe(str(i), i, None, 60.0 * i + wrong(i))
+        if (k := i - late) >= 0:
+            change = join.label(str(k), "y", i, 60.0 * i)
+            told[f"{change.outcome}{', wrong' if wrong(k) else ''}"] += 1
+    told.update({str(what): n for what, n in join.counted().items()})
+    return told
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda i: YEAR * (i in {900, 901}),
+        lambda i: YEAR * (i < 60),
+        lambda i: YEAR * (i % 20 == 7),
+        lambda i: YEAR * (1000 <= i < 1900),
+        lambda i: 253e9 * (i % 40 == 1),
+    ],
+)
+def test_clocks_that_are_ahead_cost_no_label(wrong: Callable[[int], float]) -> None:
+    found = in_order(wrong)
+    n = sum(map(bool, map(wrong, range(3970))))
+    # Before 128 records have told a time nothing is ahead of it.
+    ahead = sum(map(bool, map(wrong, range(79, 4000))))
+    assert found == Counter({"joined": 3970 - n, "joined, wrong": n, "ahead": ahead})
+
+
+@pytest.mark.parametrize("by", [YEAR, 50 * YEAR])
+def test_clocks_that_are_behind_cost_their_own_labels(by: float) -> None:
+    found = in_order(lambda i: -by * (i >= 500 and i % 20 == 7))
+    # Too old by more than twice the age, their labels are of no known observation.
+    n = len(range(507, 3970, 20))
+    behind = len(range(507, 4000, 20))
+    expected = {"joined": 3970 - n, "early, wrong": n, "behind": behind, "given_up": n}
+    assert found == Counter(expected)
+
+
+def test_the_delay_of_a_wrong_clock_is_not_told() -> None:
+    join = LabelJoin(10, max_age_s=DAY)
+    join.observe("a", 0, None, YEAR)
+    join.observe("b", 1, None, 50.0)
+    assert join.label("a", "y", 1, 60.0).joined == Joined(0, "y", 1, None)
+    assert join.label("b", "y", 1, 60.0).joined == Joined(1, "y", 0, 10.0)
+
+
+def test_the_watermark_is_not_that_of_a_clock_that_is_ahead() -> None:
+    join = LabelJoin(10, max_age_s=DAY, clock=quick(DAY / 2))
+    tell(join, 1.0)
+    join.observe("wrong", 0, None, YEAR)
+    join.observe("right", 1, None, 5.0)
+    assert join.oldest_time == 5.0
+
+
+def test_what_was_too_old_stays_so_when_the_time_is_set_back() -> None:
+    join = LabelJoin(10, max_age_s=DAY, clock=quick(DAY / 2))
+    join.observe("a", 0, None, 0.0)
+    join.label("e", "y", 0, 0.0)
+    tell(join, 3 * DAY)
+    join.observe("b", 1, None, 3 * DAY)
+    tell(join, 1.0)
+    assert join.clock == 1.0
+    assert join.label("a", "y", 1, 1.0).outcome is Outcome.EARLY
+    assert join.observe("e", 2, None, 1.0).outcome is None
+    assert join.label("b", "y", 2, 1.0).outcome is Outcome.JOINED
+    join.observe("c", 3, None, 1.0)
+    assert join.label("c", "y", 3, 1.0).outcome is Outcome.JOINED
+
+
+def test_the_time_is_told_as_of_the_event_that_was_read_last() -> None:
+    join = LabelJoin(10, clock=quick())
+    read = []
+    for n in range(5):
+        join.observe(str(n), n, None, float(n))
+        join.label(f"early {n}", "y", n, float(n))
+    for _ in range(5):
+        join.read()
+        read.append(join.read_time)
+    assert read == [-math.inf, 0.0, 1.0, 2.0, 3.0]
+    copy = LabelJoin(10, clock=quick())
+    copy.restore(loads(dumps(join.snapshot())))
+    copy.observe("5", 5, None)
+    copy.read()
+    assert (join.clock, copy.read_time) == (4.0, 4.0)
 
 
 # -- what is spilled ---------------------------------------------------------------------------
@@ -246,20 +355,16 @@ class MemoryTable:
         for id_ in changes.dropped:
             self.rows.pop(id_, None)
         deleted = Counter[Side]()
-        for side, floor in changes.floors.items():
-            mine = sorted((r.number, r) for r in self.rows.values() if r.side is side)
-            alive = (n for n, r in mine if n > floor.number and not r.time < floor.time)
-            first = next(alive, math.inf)
-            for number, row in mine:
-                if number < first:
+        for side, bounds in changes.over.items():
+            mine = [row for row in self.rows.values() if row.side is side]
+            for row in mine:
+                if any(bound.holds(row) for bound in bounds):
                     del self.rows[row.id]
                     deleted[side] += 1
-        timed = [
-            Floor(r.number, r.time)
-            for r in self.rows.values()
-            if r.side is Side.OBSERVATION and r.time >= changes.expired.time
-        ]
-        join.written(Pruned(dict(deleted), min(timed, default=None)))
+        since, until = changes.alive
+        times = [r.time for r in self.rows.values() if r.side is Side.OBSERVATION]
+        oldest = min((t for t in times if since <= t <= until), default=None)
+        join.written(Pruned(dict(deleted), oldest))
 
 
 class StoreTable:
@@ -339,7 +444,7 @@ def test_an_observation_that_was_spilled_is_superseded_too() -> None:
 @pytest.mark.parametrize("side", Side)
 def test_the_newest_of_the_spilled_stay(side: Side, writes: bool) -> None:
     join, table = LabelJoin(1, max_spilled=2), MemoryTable()
-    counted = Counter[Outcome | Ended]()
+    counted: Counted = Counter()
     for i in range(6):
         if side is Side.OBSERVATION:
             join.observe(f"id{i}", i, None)
@@ -360,7 +465,7 @@ def test_the_newest_of_the_spilled_stay(side: Side, writes: bool) -> None:
 
 
 def test_the_spilled_that_are_too_old_are_deleted_and_counted() -> None:
-    join, table = LabelJoin(1, max_spilled=100, max_age_s=DAY), MemoryTable()
+    join, table = LabelJoin(1, max_spilled=100, max_age_s=DAY, clock=quick()), MemoryTable()
     for i in range(4):
         join.observe(f"o{i}", i, None, float(i))
         join.label(f"e{i}", "y", i, float(i))
@@ -390,6 +495,7 @@ def test_a_join_without_a_store_looks_nothing_up() -> None:
 
 # -- whatever comes, wherever it is cut --------------------------------------------------------
 
+Make = Callable[[], LabelJoin]
 Record = tuple[str, str | None, float, bool]
 """Id, label, seconds since the last record, and whether it is an observation."""
 
@@ -397,21 +503,36 @@ RECORDS = st.lists(
     st.tuples(
         st.sampled_from([f"id{n}" for n in range(8)]),
         st.sampled_from([None, None, "y", "z"]),
-        st.sampled_from([0.0, 0.0, 1.0, 3.0, -2.0, 40.0, math.nan]),
+        st.sampled_from([0.0, 0.0, 1.0, 3.0, -2.0, 40.0, math.nan, 900.0, -900.0]),
         st.booleans(),
     ),
     max_size=80,
 )
 LANES = itertools.count(0, 2)
 AGES = st.sampled_from([5.0, 50.0, math.inf])
+PACES = st.sampled_from([(2, 1), (2, 3), (3, 2)])
+"""Window and patience of the clock, in records."""
 CUTS = st.lists(st.sampled_from(["", "", "", "batch", "write", "restart"]), max_size=40)
 
 
+def maker(age: float = math.inf, pace: tuple[int, int] = (2, 1), **limits: Any) -> Make:
+    """Makes equal joins."""
+    window, patience = pace
+    leap_s = max(age / 2, 1.0)
+
+    def make() -> LabelJoin:
+        clock = quick(leap_s, window=window, patience=patience)
+        return LabelJoin(**limits, max_age_s=age, clock=clock)
+
+    return make
+
+
 def feed(
-    join: LabelJoin, records: Sequence[Record], cuts: Sequence[str], table: Table, **limits: Any
-) -> tuple[list[Change], LabelJoin, Counter[Outcome | Ended]]:
+    make: Make, records: Sequence[Record], cuts: Sequence[str], table: Table
+) -> tuple[list[Change], LabelJoin, Counted]:
     """All changes, where batches end, checkpoints come and the process restarts as told."""
-    counted = Counter[Outcome | Ended]()
+    join = make()
+    counted: Counted = Counter()
     changes = []
     batches: list[tuple[str, list[Record]]] = [("", [])]
     for n, record in enumerate(records):
@@ -427,7 +548,7 @@ def feed(
             counted += join.counted()
         if before == "restart":
             state = loads(dumps(join.snapshot()))
-            join = LabelJoin(**limits)
+            join = make()
             join.restore(state, table.count())
         wanted = join.wanted(id_ for id_, *_ in batch)
         join.at_hand(table.find(wanted) if wanted else ())
@@ -454,14 +575,14 @@ def told(changes: Sequence[Change]) -> list[tuple[Any, ...]]:
     ]
 
 
-@given(records=RECORDS, cuts=CUTS, age=AGES)
+@given(records=RECORDS, cuts=CUTS, age=AGES, pace=PACES)
 def test_a_tiny_memory_joins_what_a_large_one_joins(
-    records: list[Record], cuts: list[str], age: float
+    records: list[Record], cuts: list[str], age: float, pace: tuple[int, int]
 ) -> None:
-    limits: dict[str, Any] = {"recall": 4, "max_age_s": age}
-    large, _, _ = feed(LabelJoin(1000, **limits), records, [], MemoryTable())
+    limits: dict[str, Any] = {"recall": 4, "age": age, "pace": pace}
+    large, _, _ = feed(maker(max_pending=1000, **limits), records, [], MemoryTable())
     tiny_limits = {"max_pending": 1, "max_spilled": 1000, **limits}
-    tiny, _, _ = feed(LabelJoin(**tiny_limits), records, cuts, MemoryTable(), **tiny_limits)
+    tiny, _, _ = feed(maker(**tiny_limits), records, cuts, MemoryTable())
     assert told(tiny) == told(large)
 
 
@@ -469,19 +590,19 @@ def test_a_tiny_memory_joins_what_a_large_one_joins(
     records=RECORDS,
     cuts=CUTS,
     age=AGES,
+    pace=PACES,
     room=st.tuples(st.integers(1, 4), st.integers(0, 4)),
 )
 def test_cuts_checkpoints_and_restarts_change_nothing(
-    records: list[Record], cuts: list[str], age: float, room: tuple[int, int]
+    records: list[Record],
+    cuts: list[str],
+    age: float,
+    pace: tuple[int, int],
+    room: tuple[int, int],
 ) -> None:
-    limits: dict[str, Any] = {
-        "max_pending": room[0],
-        "max_spilled": room[1],
-        "recall": 3,
-        "max_age_s": age,
-    }
-    whole, at_end, counted = feed(LabelJoin(**limits), records, [], MemoryTable(), **limits)
-    cut, cut_at_end, cut_counted = feed(LabelJoin(**limits), records, cuts, MemoryTable(), **limits)
+    make = maker(age, pace, max_pending=room[0], max_spilled=room[1], recall=3)
+    whole, at_end, counted = feed(make, records, [], MemoryTable())
+    cut, cut_at_end, cut_counted = feed(make, records, cuts, MemoryTable())
     assert told(cut) == told(whole)
     assert [c.forgotten for c in cut] == [c.forgotten for c in whole]
     assert cut_counted == counted
@@ -493,7 +614,7 @@ def test_cuts_checkpoints_and_restarts_change_nothing(
 
 def test_the_store_keeps_no_more_than_there_is_room_for(any_database: str) -> None:
     table = StoreTable(Store(any_database, lambda: 0.0))
-    join = LabelJoin(1, max_spilled=2, max_age_s=DAY)
+    join = LabelJoin(1, max_spilled=2, max_age_s=DAY, clock=quick())
     for i in range(6):
         join.observe(f"id{i}", i, None, float(i))
     table.write(join)
@@ -509,6 +630,28 @@ def test_the_store_keeps_no_more_than_there_is_room_for(any_database: str) -> No
     table.store.close()
 
 
+@pytest.mark.parametrize("first", [YEAR, math.nan])
+def test_what_never_grows_old_does_not_keep_the_others_in_the_store(
+    any_database: str, first: float
+) -> None:
+    table = StoreTable(Store(any_database, lambda: 0.0))
+    join = LabelJoin(1, max_spilled=100, max_age_s=DAY, clock=quick(DAY))
+    tell(join, 0.0)
+    join.observe("first", 0, None, first)
+    for i in range(4):
+        join.observe(f"id{i}", i, None, float(i))
+    table.write(join)
+    assert join.oldest_time == 0.0
+    for days in (1, 2):
+        tell(join, days * DAY)
+    tell(join, 2 * DAY + 1.5)
+    table.write(join)
+    ids = ["first", *(f"id{i}" for i in range(4))]
+    assert sorted(entry.id for entry in table.find(ids)) == ["first", "id2"]
+    assert join.counted()[Ended.GIVEN_UP] == 2
+    table.store.close()
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -517,16 +660,16 @@ def test_the_store_does_what_its_twin_in_memory_does(
     any_database: str, data: st.DataObject
 ) -> None:
     room, age = data.draw(st.tuples(st.integers(1, 3), st.integers(0, 5))), data.draw(AGES)
-    limits: dict[str, Any] = {"max_pending": room[0], "max_spilled": room[1], "max_age_s": age}
+    make = maker(age, data.draw(PACES), max_pending=room[0], max_spilled=room[1])
     records, cuts = data.draw(RECORDS), data.draw(CUTS)
     with closing(Store(any_database, lambda: 0.0)) as store:
         # Every example has lanes of its own, with another one beside it that has the same ids.
         lane = next(LANES)
         twin, table, beside = MemoryTable(), StoreTable(store, lane), StoreTable(store, lane + 1)
-        expected = feed(LabelJoin(**limits), records, cuts, twin, **limits)
-        feed(LabelJoin(1, max_spilled=9), records, [], beside)
+        expected = feed(make, records, cuts, twin)
+        feed(maker(max_pending=1, max_spilled=9), records, [], beside)
         n_beside = beside.count()
-        found = feed(LabelJoin(**limits), records, cuts, table, **limits)
+        found = feed(make, records, cuts, table)
         assert told(found[0]) == told(expected[0])
         assert found[2] == expected[2]
         assert sorted(map(str, table.find(twin.rows))) == sorted(map(str, twin.rows.values()))
@@ -548,3 +691,17 @@ def test_nothing_is_spilled_before_the_first_label_that_comes_by_itself() -> Non
     copy.restore(join.snapshot(), join.n_spilled)
     copy.observe("e10", 10, None)
     assert copy.n_spilled[Side.OBSERVATION] == 4
+
+
+def test_a_label_that_is_twice_too_late_waits_in_place_of_its_observation() -> None:
+    join, table = LabelJoin(1, max_spilled=9, max_age_s=DAY, clock=quick()), MemoryTable()
+    join.observe("a", 7, None, 0.0)
+    tell(join, 2 * DAY + 1)
+    assert join.label("a", "y", 7) == Change(Outcome.EARLY, None, (7, "a"))
+    assert join.n_waiting == 0
+    join.label("b", "y", 7)  # no room for the first one in memory
+    table.write(join)
+    assert join.wanted(["a"]) == ["a"]
+    join.at_hand(table.find(["a"]))
+    assert join.label("a", "z", 7).outcome is Outcome.CONFLICT
+    assert join.counted()[Ended.GIVEN_UP] == 1

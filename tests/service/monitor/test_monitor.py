@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -264,3 +265,22 @@ def test_what_was_served_before_a_repair_tells_nothing_of_the_new_champion(
     out = monitor.update([Arrival(("t", 0, 3), "e0", "", None, "1")])
     assert out.joined == [(0, "1", None if is_repaired else "1")]
     assert monitor.accuracy == (None if is_repaired else 1.0)
+
+
+@pytest.mark.parametrize("batch", [7, 100, 900])
+def test_the_day_is_that_of_the_streams_time_and_not_of_a_single_clock(batch: int) -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.NONE, n=2000)[:900]
+    begin = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
+    for i, arrival in enumerate(taken):
+        arrival.seconds = begin + 60.0 * i + 365 * 86_400.0 * (i in {600, 601})
+    monitor = monitor_of(Problem.X_TO_Y)
+    days = []
+    for start in range(0, 900, batch):
+        monitor.update(taken[start : start + batch])
+        days += [monitor.day] * batch
+    # Midnight is after 720 minutes; the stream's time is late by 65 to 80 of them.
+    expected = ["", "2026-03-01", "2026-03-02"]
+    assert [day for day in expected if day in days] == sorted(set(days))
+    assert days[-1] == "2026-03-02"
+    if batch == 7:
+        assert 720 + 65 <= days.index("2026-03-02") + 7 <= 720 + 80 + 7

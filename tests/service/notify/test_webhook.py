@@ -389,7 +389,7 @@ def test_the_name_is_resolved_once_and_the_checked_address_is_used(
         checked.append(address)
         return address == "127.0.0.2"
 
-    monkeypatch.setattr("service.webhook.is_public", is_public)
+    monkeypatch.setattr("service.notify.webhook.is_public", is_public)
     settings = hook_settings(f"http://hooks.example:{receiver.server_port}", allow_private=False)
     hook = webhook(settings, registry, resolver=lambda host, port: next(answers))
     # Nothing listens on 127.0.0.2; the receiver is on 127.0.0.1, which a second look-up would give.

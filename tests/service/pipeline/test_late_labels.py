@@ -306,6 +306,11 @@ def body(id_: str, time: int | None, *, label: str | None = None, seen: bool = T
     return found
 
 
+def until(*times: int) -> list[object]:
+    """Observations with their labels, as many as it takes for the stream to reach these times."""
+    return [body(f"at {t}, {n}", t, label="y") for t in times for n in range(80)]
+
+
 def series(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
     return {
         tuple(v for k, v in sample.labels.items() if k != "stream"): sample.value
@@ -330,9 +335,9 @@ def told(tmp_path: Path, any_database: str) -> Iterator[CollectorRegistry]:
         body("e0", 11),
         body("o4", 11, label="y", seen=False),
         *[body(f"e{n}", 11, label="y", seen=False) for n in range(1, 5)],  # two go to the store
-        *[body(f"at 80, {n}", 80, label="y") for n in range(2)],  # they are unknown by now
+        *until(25, 50, 80),  # they are unknown by now
         body("o1", 80, label="y", seen=False),  # too late
-        *[body(f"at 122, {n}", 122, label="y") for n in range(2)],  # o1 is given up by now
+        *until(100, 122),  # o1 is given up by now
     ]
     registry = CollectorRegistry()
     with closing(Store(any_database, lambda: 0.0)) as store:
@@ -346,7 +351,7 @@ def told(tmp_path: Path, any_database: str) -> Iterator[CollectorRegistry]:
 
 def test_every_outcome_is_counted(told: CollectorRegistry) -> None:
     assert series(told, "labels_total") == {
-        ("joined",): 200 + 3 + 4,
+        ("joined",): 200 + 3 + 5 * 80,
         ("early",): 5,
         ("duplicate",): 1,
         ("conflict",): 1,

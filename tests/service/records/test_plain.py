@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def quick(block: Block, reader: PlainReader, cuts: Sequence[int]) -> Read:
     parts: list[Columns] = []
     refused: list[tuple[int, str, str]] = []
     bounds = sorted({0, len(block), *(c % (len(block) + 1) for c in cuts)})
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         plain, left = reader.read(block, range(start, stop))
         rest, wrong = careful(block, left, reader.schema)
         parts.append(Columns.interleaved([plain, rest]))
@@ -124,7 +125,11 @@ def features(schema: FeatureSchema) -> st.SearchStrategy[str]:
     by_name = [usual.get(str(kind), texts) | st.just("null") for kind in schema.kinds.values()]
     good = st.tuples(*by_name)
     named = good.map(
-        lambda row: "{" + ",".join(f"{json.dumps(n)}:{v}" for n, v in zip(schema.names, row)) + "}"
+        lambda row: (
+            "{"
+            + ",".join(f"{json.dumps(n)}:{v}" for n, v in zip(schema.names, row, strict=True))
+            + "}"
+        )
     )
     listed = good.map(lambda row: "[" + ",".join(row) + "]")
     odd = objects([*schema.names, "new"], SCALARS) | SCALARS
@@ -149,7 +154,9 @@ def bodies(schema: FeatureSchema) -> st.SearchStrategy[bytes]:
 
     def text(names: Sequence[str]) -> st.SearchStrategy[str]:
         given = st.tuples(*(fields[name] for name in names))
-        return given.map(lambda row: "{" + ",".join(f'"{n}":{v}' for n, v in zip(names, row)) + "}")
+        return given.map(
+            lambda row: "{" + ",".join(f'"{n}":{v}' for n, v in zip(names, row, strict=True)) + "}"
+        )
 
     some = st.lists(st.sampled_from(list(fields)), max_size=6)
     with_more = st.lists(

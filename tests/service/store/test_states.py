@@ -156,7 +156,7 @@ def test_another_version_is_named(monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
     data = dumps({})
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 6, this version of Shiftwatch knows 5"):
+    with pytest.raises(CheckpointError, match="format 7, this version of Shiftwatch knows 6"):
         loads(data)
 
 

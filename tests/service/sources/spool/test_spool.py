@@ -509,8 +509,8 @@ def test_a_closed_spool_takes_nothing(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import json, resource, sys
-from service.spool import Spool, NotNow
-from service.spool_source import SpoolSource
+from service.sources.spool.spool import Spool, NotNow
+from service.sources.spool.source import SpoolSource
 
 source = SpoolSource(Spool(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
