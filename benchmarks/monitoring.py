@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from detectors.base import Array, IntArray, Problem
-from service.domain.decision import ActionKind, Decision
+from detectors.base import Array, IntArray, Problem, Verdict
+from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident
-from service.monitor.events import Arrival
 from service.monitor.monitor import Monitor
 from service.monitor.representation import Tabular
+from service.records.block import Block
+from service.records.columns import LABEL, OBSERVATION, Columns, Features
 from service.records.schema import FeatureSchema
 from service.settings.stream import StreamSettings
 
@@ -89,22 +91,24 @@ def watch(
     monitor = Monitor(
         stream,
         Tabular(FeatureSchema.declared(dict.fromkeys(names, "numeric"))),
-        lambda verdict: Decision(ActionKind.ALERT_ONLY, "measured only"),
+        measured_only,
         seed=seed,
     )
-    given = np.random.default_rng([seed, 7]).random(n) < label_share
-    arrivals = _arrivals(features, labels, given, names, label_delay)
+    given = np.asarray(np.random.default_rng([seed, 7]).random(n) < label_share)
+    records = columns_of(features, labels, given, label_delay)
     incidents: dict[str, Incident] = {}
     confirmed: dict[str, Incident] = {}
     n_alarms = 0
     batch = RENEWAL_BATCH if renew else BATCH
     started = time.process_time()
-    for start in range(0, len(arrivals), batch):
-        out = monitor.update(arrivals[start : start + batch])
+    for start in range(0, len(records), batch):
+        part = np.arange(start, min(start + batch, len(records)))
+        out = monitor.update(records[part], Means())
         n_alarms += len(out.alarms)
-        if renew and monitor.open:
-            out.incidents.extend(monitor.repaired("a new reference begins").incidents)
-        for incident in out.incidents:
+        changed = list(out.incidents)
+        if renew and monitor.standing.open:
+            changed += monitor.repaired("a new reference begins").incidents
+        for incident in changed:
             incidents[incident.id] = incident
             if incident.confirmed_at is not None:
                 confirmed.setdefault(incident.id, incident)
@@ -112,19 +116,46 @@ def watch(
     return Run(tuple(incidents.values()), tuple(confirmed.values()), cpu_s, n_alarms)
 
 
-def _arrivals(
-    features: Array, labels: IntArray, given: Any, names: list[str], label_delay: int
-) -> list[Arrival]:
-    """Each row as an observation, and its label with it or `label_delay` rows later."""
-    arrivals: list[Arrival] = []
-    for i, (row, label) in enumerate(zip(features.tolist(), labels.tolist(), strict=True)):
-        own = str(label) if given[i] and not label_delay else None
-        arrivals.append(_arrival(len(arrivals), i, dict(zip(names, row, strict=True)), own))
-        late = i - label_delay
-        if label_delay and late >= 0 and given[late]:
-            arrivals.append(_arrival(len(arrivals), late, None, str(labels[late])))
-    return arrivals
+def measured_only(verdict: Verdict, means: Means, day: str) -> Decision:  # noqa: ARG001 - a policy's
+    """The policy of a benchmark: nothing is done."""
+    return Decision(ActionKind.ALERT_ONLY, "measured only")
 
 
-def _arrival(offset: int, index: int, raw: dict[str, float] | None, label: str | None) -> Arrival:
-    return Arrival(("benchmark", 0, offset), str(index), "", raw, label)
+def columns_of(
+    features: Array, labels: IntArray, given: npt.NDArray[np.bool_], label_delay: int = 0
+) -> Columns:
+    """Each row as an observation, and its label with it or `label_delay` rows later, if given."""
+    n = len(features)
+    texts = [str(label) if known else None for label, known in zip(labels, given, strict=True)]
+    if not label_delay:
+        return _columns(np.zeros(n, np.int8), list(range(n)), texts, features)
+    kinds: list[int] = []
+    rows: list[int] = []
+    for row in range(n):
+        kinds.append(OBSERVATION)
+        rows.append(row)
+        late = row - label_delay
+        if late >= 0 and given[late]:
+            kinds.append(LABEL)
+            rows.append(late)
+    told = [texts[r] if kind == LABEL else None for kind, r in zip(kinds, rows, strict=True)]
+    return _columns(np.array(kinds, np.int8), rows, told, features)
+
+
+def _columns(
+    kinds: npt.NDArray[np.int8], rows: list[int], labels: list[str | None], features: Array
+) -> Columns:
+    n = len(kinds)
+    return Columns(
+        Block.of_partition("benchmark", 0, range(n), [b""] * n),
+        np.arange(n),
+        kinds,
+        [str(row) for row in rows],
+        np.full(n, np.nan),
+        None,
+        labels,
+        None,
+        None,
+        Features(features),
+        None,
+    )

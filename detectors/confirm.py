@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from detectors.attribution.attribution import conclude, examine
 from detectors.attribution.pooling import pool
 from detectors.attribution.unlabelled import examine_unlabelled
 from detectors.attribution.windows import Examination, Sample
-from detectors.base import Array, Evidence, Factor, Kind, Problem, State, Verdict
+from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem, State, Verdict
 from detectors.watches.contract import Feed, Watching
 
 UNLABELLED = -1
@@ -149,42 +150,74 @@ class Suspicion:
         self.spent = 0.0
         self.n_fresh = 0
         self.restarted = False
-        self._rows: dict[int, Array] = {}
+        self._n_features = n_features
+        self._first = opened_index + 1
+        self._seen: list[Array] = []
+        self._others: dict[int, Array] = {}
         self._labels: dict[int, int] = {}
         self._wrong: dict[int, bool] = {}
         self._segments: dict[int, Mapping[str, str]] = {}
-        self._n_features = n_features
 
     @property
     def n_labelled(self) -> int:
         """Fresh observations whose label is known."""
         return len(self._labels)
 
-    def seen(self, index: int, row: Array, segment: Mapping[str, str] | None = None) -> None:
-        """Take a fresh observation, shape (d,), NaN where a value is missing, and its segments."""
-        self.n_fresh += 1
-        if len(self._rows) < self.plan.max_wait:
-            self._rows[index] = row
+    def seen(self, rows: Array, segments: Sequence[Mapping[str, str]] | None = None) -> None:
+        """Take the next fresh observations.
+
+        Parameters
+        ----------
+        rows
+            Of all observations since the last ones, shape (n, d), NaN where a value is missing.
+        segments
+            Of each of them; None where none has any.
+        """
+        first = self._first + self.n_fresh
+        for index, segment in enumerate(segments or (), first):
             if segment:
                 self._segments[index] = segment
+        self.n_fresh += len(rows)
+        self._seen.append(rows)
 
     def labelled(
-        self, index: int, row: Array | None, label: int, wrong: bool | None = None
+        self,
+        index: IntArray,
+        labels: IntArray,
+        wrong: Sequence[bool | None],
+        rows: Array | None = None,
+        found: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """Take a label.
+        """Take labels.
 
-        `row` is the observation where this suspicion did not see it itself, `wrong` whether it was
-        predicted wrongly.
+        Parameters
+        ----------
+        index
+            Of their observations, shape (n,).
+        labels
+            Their codes, shape (n,).
+        wrong
+            Whether each was predicted wrongly, if that is known.
+        rows
+            Of the observations, shape (n, d), for those that this suspicion did not see itself.
+        found
+            Which of these rows there are, shape (n,).
         """
-        if index <= self.alarm_index or len(self._labels) >= self.plan.looks[-1]:
-            return
-        if index not in self._rows:
-            if row is None:
-                return
-            self._rows[index] = row
-        self._labels[index] = label
-        if wrong is not None:
-            self._wrong[index] = wrong
+        for n, (at, label, is_wrong) in enumerate(
+            zip(index.tolist(), labels.tolist(), wrong, strict=True)
+        ):
+            if at <= self.alarm_index or len(self._labels) >= self.plan.looks[-1]:
+                continue
+            if not self._holds(at):
+                if rows is None or found is None or not found[n]:
+                    continue
+                self._others[at] = rows[n].copy()
+            self._labels[at] = label
+            if is_wrong is not None:
+                self._wrong[at] = is_wrong
+
+    def _holds(self, index: int) -> bool:
+        return self._first <= index < self._first + self.n_fresh or index in self._others
 
     def due(self, *, labels_expected: bool) -> bool:
         """Whether the next look can be taken."""
@@ -193,10 +226,33 @@ class Suspicion:
         ready = self.n_labelled if labels_expected else self.n_fresh
         return ready >= self.plan.looks[self.looks_done]
 
+    def until_due(self, *, labels_expected: bool) -> tuple[int, int]:
+        """After how many observations, or labels, something can be due that is not yet.
+
+        That is the next look, or that the labels are late: see `labels_are_late`. Labels may begin
+        to be expected meanwhile.
+        """
+        wanted = self.plan.looks[min(self.looks_done, len(self.plan.looks) - 1)]
+        steps = [self.plan.max_wait, *([] if labels_expected else [wanted])]
+        if self.looks_done == 0:
+            steps.append(self.plan.looks[-1])
+        seen = [step - self.n_fresh for step in steps if step > self.n_fresh]
+        return min(seen, default=1), max(wanted - self.n_labelled, 1)
+
+    @property
+    def labels_are_late(self) -> bool:
+        """Whether the last look's observations have come, and not the first look's labels."""
+        return self.n_fresh == self.plan.looks[-1] and self.looks_done == 0
+
+    @property
+    def _index(self) -> list[int]:
+        """Indices of all rows, in order."""
+        return sorted([*self._others, *range(self._first, self._first + self.n_fresh)])
+
     @property
     def evidence(self) -> list[int]:
         """Indices of the labelled rows, filled up with unlabelled ones to the last look."""
-        others = [i for i in sorted(self._rows) if i not in self._labels]
+        others = [i for i in self._index if i not in self._labels]
         return sorted([*self._labels, *others[: max(0, self.plan.looks[-1] - len(self._labels))]])
 
     def sample(self, complete: Complete) -> Sample:
@@ -217,9 +273,22 @@ class Suspicion:
         return [self._segments.get(i, {}).get(name, "") for i in self.evidence]
 
     def _stacked(self, index: Sequence[int]) -> Array:
+        """Rows of some observations, in their order."""
         if not index:
             return np.empty((0, self._n_features))
-        return np.stack([self._rows[i] for i in index])
+        seen = self._all_seen()
+        at = np.array(index, np.int64) - self._first
+        inside = (at >= 0) & (at < len(seen))
+        rows = np.empty((len(index), self._n_features))
+        rows[inside] = seen[at[inside]]
+        for n in np.flatnonzero(~inside).tolist():
+            rows[n] = self._others[index[n]]
+        return rows
+
+    def _all_seen(self) -> Array:
+        if len(self._seen) != 1:
+            self._seen = [np.concatenate([np.empty((0, self._n_features)), *self._seen])]
+        return self._seen[0]
 
     def restart(self, watches: Sequence[Watching], complete: Complete) -> None:
         """Begin the evidence again if the change came clearly after the alarm.
@@ -243,7 +312,7 @@ class Suspicion:
         guard = self.alarm_index + GUARD * self.plan.looks[0]
         first: tuple[int, int, Factor] | None = None
         for watch in watches:
-            index = list(self._labels) if watch.feed is Feed.LABELLED else sorted(self._rows)
+            index = list(self._labels) if watch.feed is Feed.LABELLED else self._index
             rows = self._stacked(index)
             if watch.feed is Feed.LABELLED:
                 rows = complete(rows)
@@ -258,10 +327,13 @@ class Suspicion:
         self.restarted = True
         self.alarm_index, self.change_point, self.factor = first
         self.looks_done = 0  # what they have spent stays spent
-        self._rows = {i: row for i, row in self._rows.items() if i > self.alarm_index}
+        left = self._all_seen()[max(self.alarm_index + 1 - self._first, 0) :]
+        self._first += self.n_fresh - len(left)
+        self._seen = [left]
+        self._others = {i: row for i, row in self._others.items() if i > self.alarm_index}
         self._labels = {i: y for i, y in self._labels.items() if i > self.alarm_index}
         self._wrong = {i: w for i, w in self._wrong.items() if i > self.alarm_index}
-        self.n_fresh = len(self._rows)
+        self.n_fresh = len(left)
 
     def look(
         self,
@@ -387,7 +459,6 @@ class Suspicion:
 
     def snapshot(self) -> State:
         """Everything needed to go on."""
-        index = sorted(self._rows)
         return {
             "alarm_index": self.alarm_index,
             "opened_index": self.opened_index,
@@ -398,8 +469,9 @@ class Suspicion:
             "spent": self.spent,
             "n_fresh": self.n_fresh,
             "restarted": self.restarted,
-            "index": np.array(index, np.int64),
-            "rows": self._stacked(index),
+            "first": self._first,
+            "rows": self._all_seen(),
+            "others": [list(self._others), self._stacked(list(self._others))],
             # In the order in which they came: the watches read them in that order.
             "labelled": np.array(list(self._labels), np.int64),
             "labels": np.array(list(self._labels.values()), np.int64),
@@ -410,7 +482,7 @@ class Suspicion:
     @classmethod
     def from_snapshot(cls, plan: ConfirmPlan, state: State) -> Suspicion:
         """Go on from a snapshot taken under an equal plan."""
-        rows: Array = state["rows"]
+        rows: Array = state["rows"].copy()
         self = cls(
             plan,
             alarm_index=state["alarm_index"],
@@ -424,7 +496,10 @@ class Suspicion:
         self.spent = state["spent"]
         self.n_fresh = state["n_fresh"]
         self.restarted = state["restarted"]
-        self._rows = {i: row.copy() for i, row in zip(state["index"].tolist(), rows, strict=True)}
+        self._first = state["first"]
+        self._seen = [rows]
+        index, others = state["others"]
+        self._others = dict(zip(index, others.copy(), strict=True))
         self._wrong = dict(zip(*state["wrong"], strict=True))
         self._segments = dict(zip(*state["segments"], strict=True))
         self._labels = dict(zip(state["labelled"].tolist(), state["labels"].tolist(), strict=True))

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.confusion import arrow
+from benchmarks.monitoring import columns_of, measured_only
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.attribution.attribution import examine
 from detectors.attribution.windows import Sample
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
-from service.domain.decision import ActionKind, Decision
-from service.monitor.events import Arrival
+from service.domain.decision import Means
 from service.monitor.monitor import Monitor
 from service.monitor.phase import Phase
 from service.monitor.representation import Tabular
@@ -118,22 +118,20 @@ def event_us(problem: Problem, seed: int) -> float:
     monitor = Monitor(
         StreamSettings.model_validate(settings),
         Tabular(FeatureSchema.declared(dict.fromkeys(names, "numeric"))),
-        lambda verdict: Decision(ActionKind.ALERT_ONLY, "measured only"),
+        measured_only,
         seed=seed,
     )
     stream = Stream(problem, Kind.NONE, n_features=N_FEATURES, seed=seed)
     features, labels = stream.draw(WARM_UP + N_BATCHES * BATCH, shifted=False)
-    arrivals = [
-        Arrival(("benchmark", 0, i), str(i), "", dict(zip(names, row, strict=True)), str(label))
-        for i, (row, label) in enumerate(zip(features.tolist(), labels.tolist(), strict=True))
-    ]
-    monitor.update(arrivals[:WARM_UP])
+    records = columns_of(features, labels, np.ones(len(labels), np.bool_))
+    monitor.update(records[np.arange(WARM_UP)], Means())
     spent = []
     gc.collect()
-    for start in range(WARM_UP, len(arrivals), BATCH):
+    for start in range(WARM_UP, len(records), BATCH):
+        batch = records[np.arange(start, start + BATCH)]
         watching = monitor.phase is Phase.WATCHING
         started = time.process_time()
-        monitor.update(arrivals[start : start + BATCH])
+        monitor.update(batch, Means())
         if watching and monitor.phase is Phase.WATCHING:
             spent.append(time.process_time() - started)
     return float(np.median(spent)) / BATCH * 1e6

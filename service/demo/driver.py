@@ -163,7 +163,10 @@ class Demo:
 
     def _on_batch(self, stream: Stream, batch: Batch) -> None:
         with self._score_file.open("a") as file:
-            for index, label, served in batch.outcomes.joined:
+            joined = batch.outcomes.joined
+            for index, label, served in zip(
+                joined.index.tolist(), joined.labels, joined.served, strict=True
+            ):
                 if served is not None:
                     self._right[stream.name][index] = label == served
                     file.write(json.dumps([stream.name, index, label == served]) + "\n")

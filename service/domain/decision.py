@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -16,7 +17,7 @@ class ActionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a stream has at hand to act with.
+    """What a stream has at hand to act with, as of a batch.
 
     Attributes
     ----------
@@ -24,13 +25,24 @@ class Means:
         The service scores the stream, so it can train and promote a model for it.
     has_scores
         Scores per class are there, so they can be re-weighted.
-    jobs_left
-        Trainings left in today's budget.
+    per_day
+        Trainings that a day of the stream's time may have.
+    asked
+        Trainings that were asked for, by that day.
     """
 
-    has_model: bool
-    has_scores: bool
-    jobs_left: int
+    has_model: bool = False
+    has_scores: bool = False
+    per_day: int = 0
+    asked: Mapping[str, int] = field(default_factory=dict)
+
+    def jobs_left(self, day: str) -> int:
+        """Trainings left of a day."""
+        return self.per_day - self.asked.get(day, 0)
+
+    def after(self, day: str) -> Means:
+        """What is left when another training has been asked for."""
+        return replace(self, asked={**self.asked, day: self.asked.get(day, 0) + 1})
 
 
 @dataclass(frozen=True, slots=True)

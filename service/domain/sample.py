@@ -12,7 +12,9 @@ class ContentKind(StrEnum):
     IMAGE = "image"
     """PNG or JPEG."""
     FEATURES = "features"
-    """The features as a JSON object in UTF-8."""
+    """The features as a JSON object in UTF-8; as versions before 0.2 have written them."""
+    ROW = "row"
+    """The features in the order of their names, as 64-bit floats with the lowest byte first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections import deque
 
 import numpy as np
 
-from detectors.base import State
+from detectors.base import Array, State
 
 WINDOW = 128
 """Newest records whose times count: up to 64 wrong ones in a row are not heard, nor are those of a
@@ -84,6 +84,22 @@ class StreamClock:
         if self._unseen >= self._every:
             self._unseen = 0
             self._look()
+
+    def tick_all(self, times: Array) -> int:
+        """Take the times of the next records up to the one at which they are looked at.
+
+        Returns
+        -------
+        int
+            How many of them were taken; at least one of any.
+        """
+        n = min(self._every - self._unseen, len(times))
+        self._newest.extend(times[:n].tolist())
+        self._unseen += n
+        if self._unseen >= self._every:
+            self._unseen = 0
+            self._look()
+        return n
 
     @property
     def latest(self) -> float:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from detectors.base import Array, State
-from service.records.decode import canonical
-from service.records.record import Scalar
-from service.records.schema import FeatureKind, FeatureSchema
+from service.records.columns import Features, Levels
+from service.records.schema import FeatureSchema
 
 MAX_LEVELS = 12
 """Levels of a categorical feature with a column of their own; the others share one."""
@@ -42,37 +40,36 @@ class Encoder:
             return ()
         return tuple(name for name in self.schema.names for _ in range(self._width(name)))
 
-    def fit(self, rows: Sequence[Mapping[str, Scalar]]) -> None:
+    def fit(self, features: Features) -> None:
         """Learn the levels of the categorical features.
 
         Parameters
         ----------
-        rows
-            Features of the reference's observations, each following the schema.
+        features
+            Of the reference's observations.
         """
         levels = {}
-        for name, kind in self.schema.kinds.items():
-            if kind is FeatureKind.CATEGORICAL:
-                counts = Counter(canonical_level(row[name]) for row in rows)
-                del counts[None]
-                # Equally frequent levels in the order of their names: the columns must not depend
-                # on which came first.
-                ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-                levels[name] = tuple(str(level) for level, _ in ranked[:MAX_LEVELS])
+        for name, values in zip(self.schema.categorical, features.levels, strict=True):
+            counts = Counter(values)
+            del counts[None]
+            # Equally frequent levels in the order of their names: the columns must not depend on
+            # which came first.
+            ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+            levels[name] = tuple(str(level) for level, _ in ranked[:MAX_LEVELS])
         self.levels = levels
 
-    def encode(self, rows: Sequence[Mapping[str, Scalar]]) -> Array:
+    def encode(self, features: Features) -> Array:
         """Encode observations.
 
         Parameters
         ----------
-        rows
-            Features of n observations, each following the schema.
+        features
+            Of n observations.
 
         Returns
         -------
         Array
-            Shape (n, k) for the k `columns`.
+            Shape (n, k) for the k `columns`; may be the numbers themselves.
 
         Raises
         ------
@@ -81,22 +78,19 @@ class Encoder:
         """
         if self.levels is None:
             raise RuntimeError("the encoder is not fitted: it needs the reference's observations")
-        out = np.empty((len(rows), len(self.columns)))
+        if not self.levels:
+            return features.numbers
+        out = np.empty((len(features), len(self.columns)))
+        by_name = dict(zip(self.schema.categorical, features.levels, strict=True))
+        numeric = iter(features.numbers.T)
         start = 0
-        numbers: dict[str, int] = {}
         for name in self.schema.names:
             width = self._width(name)
-            if name in self.levels:
-                values = [row[name] for row in rows]
-                out[:, start : start + width] = self._one_hot(values, self.levels[name])
+            if name in by_name:
+                out[:, start : start + width] = self._one_hot(by_name[name], self.levels[name])
             else:
-                numbers[name] = start
+                out[:, start] = next(numeric)
             start += width
-        if numbers:
-            # A row at a time, as they lie in memory.
-            pick = itemgetter(*numbers)
-            picked = np.array([pick(row) for row in rows], dtype=np.float64)  # None becomes NaN
-            out[:, list(numbers.values())] = picked.reshape(len(rows), len(numbers))
         return out
 
     def snapshot(self) -> State:
@@ -117,16 +111,10 @@ class Encoder:
         return 1 if levels is None else len(levels) + 1
 
     @staticmethod
-    def _one_hot(values: Sequence[Scalar], levels: Sequence[str]) -> Array:
+    def _one_hot(values: Levels, levels: Sequence[str]) -> Array:
         other, missing = len(levels), len(levels) + 1
         codes: dict[str | None, int] = {level: k for k, level in enumerate(levels)}
         codes[None] = missing
         block = np.eye(missing + 1, other + 1)
         block[missing] = np.nan
-        return block[[codes.get(canonical_level(value), other) for value in values]]
-
-
-def canonical_level(value: Scalar) -> str | None:
-    """Return the one spelling of a level, as for classes; a number may be a level's code."""
-    # Empty text is a level too, although it is no class.
-    return value if value is None or isinstance(value, str) else canonical(value)
+        return block[[codes.get(value, other) for value in values]]

@@ -1,88 +1,77 @@
-"""What goes into a monitor."""
+"""What goes into a monitor once labels are joined: observations, and labels when they are known."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from detectors.base import Array
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import IntArray
 from service.domain.waiting import Spilled
-from service.monitor.representation import Raw
-
-Coordinates = tuple[str, int, int]
-"""Topic, partition and offset of a record."""
-
-# `Arrival` and `Seen` are not frozen: there is one of each for every record, and a frozen one takes
-# five times as long to make.
+from service.monitor.labels import Change, Counted
 
 
-@dataclass(slots=True)
-class Arrival:
-    """A record that decoded, on its way into the monitor; nobody changes one.
+class Delay(NamedTuple):
+    """How long after its observation a label came.
 
     Attributes
     ----------
-    at
-        The record's coordinates.
-    id
-        The observation's id, which its label names.
-    time
-        ISO-8601 time of the record, or an empty string.
-    raw
-        What the representation reads; None for a label that came by itself.
-    label
-        The label, if the record carried one.
-    prediction
-        The class predicted upstream; None where the service scores or nothing predicted.
-    scores
-        Scores by class in the order of the monitor's `score_classes`, shape (K,), or None.
-    segment
-        Values of the observation's segments by name, such as {"camera": "7"}.
+    observations
+        Of the stream, between the two.
     seconds
-        `time` in Unix seconds; not a number if there is none.
+        Between their own times; None where one is missing or wrong.
     """
 
-    at: Coordinates
-    id: str
-    time: str
-    raw: Raw | None
-    label: str | None
-    prediction: str | None = None
-    scores: Array | None = None
-    segment: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = math.nan
-
-
-@dataclass(slots=True)
-class Seen:
-    """An observation, at its place in the stream; nobody changes one.
-
-    `spilled` is the older one that it pushed out of memory, if that one's label can still come.
-    """
-
-    at: Coordinates
-    time: str
-    index: int
-    raw: Raw
-    prediction: str | None
-    scores: Array | None
-    segment: Mapping[str, str]
-    spilled: Spilled | None = None
+    observations: int
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """The moment at which an observation's label is known; `index` is the observation's.
+class Events:
+    """The records of a batch after the join, as columns: each event is an observation or a label.
 
-    `spilled` is the observation where it had left the memory: its row is gone.
+    A record brings no event, one, or an observation and behind it its label.
+
+    Attributes
+    ----------
+    records
+        The record of each event, shape (n,).
+    is_label
+        Whether an event is a label, shape (n,); else it is an observation.
+    index
+        Index in the stream of the event's observation, shape (n,).
+    labels
+        The label of each event that is one, else None.
+    pushed_out
+        Observations that an event pushed out of the memory, and whose label can still come, by the
+        event's place.
+    spilled
+        Where an event is a label whose observation had been pushed out: that one, by the event's
+        place; its row is gone.
+    ended
+        Indices of the observations whose wait has ended in this batch, by whichever record.
+    counted
+        What happened to labels and observations besides, and how many records were mistimed.
+    delays
+        Of each label that came later than its observation.
+    changes
+        What each record changed among the observations that wait; empty if nobody asked.
     """
 
-    at: Coordinates
-    time: str
-    index: int
-    label: str
-    spilled: Spilled | None = None
+    records: IntArray
+    is_label: npt.NDArray[np.bool_]
+    index: IntArray
+    labels: Sequence[str | None]
+    pushed_out: Mapping[int, Spilled] = field(default_factory=dict)
+    spilled: Mapping[int, Spilled] = field(default_factory=dict)
+    ended: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    counted: Counted = field(default_factory=Counter)
+    delays: Sequence[Delay] = ()
+    changes: Sequence[Change] = ()
 
-
-Event = Seen | Labelled
+    def __len__(self) -> int:
+        return len(self.index)

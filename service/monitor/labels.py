@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from detectors.base import State
+from detectors.base import Array, IntArray, State
 from service.domain.waiting import NOTHING, Bound, Pruned, Side, SpillChanges, Spilled
 from service.monitor.clock import StreamClock
 
@@ -253,9 +254,9 @@ class LabelJoin:
             self._n_given_up = 0
         return counted
 
-    def read(self) -> None:
-        """Note that the reader has come to the next event."""
-        self._n_read += 1
+    def read(self, n: int = 1) -> None:
+        """Note that the reader has come `n` events further."""
+        self._n_read += n
         while self._ending and self._ending[0][0] <= self._n_read:
             self._ending.popleft()
         while self._coming and self._coming[0][0] <= self._n_read:
@@ -307,6 +308,82 @@ class LabelJoin:
             forgotten, spilled = self._push_out()
         self._n_joined += 1
         return NO_CHANGE if forgotten is None else Change(None, None, forgotten, spilled)
+
+    def observe_all(
+        self,
+        ids: Sequence[str],
+        first: int,
+        labels: Sequence[str | None] | None,
+        times: Array,
+    ) -> list[tuple[int, int, str]] | None:
+        """Take observations of which nothing is known, as `observe` one after the other does.
+
+        Parameters
+        ----------
+        ids
+            Of n observations, in order.
+        first
+            Index of the first; those of the others follow.
+        labels
+            What they bring along; None for nothing.
+        times
+            In Unix seconds, shape (n,), NaN for none.
+
+        Returns
+        -------
+        list or None
+            Of each observation that had to leave the memory for one of these: the place among them
+            of the one that came, the index of the one that left, and its id. None if they have to
+            be taken one after the other; then nothing has changed.
+        """
+        if self._early or self._may_be_spilled or (self.max_spilled and self._is_labelled):
+            return None
+        if not self._waiting.keys().isdisjoint(ids) or len(set(ids)) < len(ids):
+            return None
+        has_label = np.array([y is not None for y in labels or ()], np.bool_)
+        if not len(has_label):
+            has_label = np.zeros(len(ids), np.bool_)
+        # Events before each of them: an observation is one, and its label another.
+        before = np.arange(len(ids)) + np.cumsum(has_label) - has_label
+        base = self._n_joined
+        left: list[tuple[int, int, str]] = []
+        done = 0
+        for at in self._tick_all(times, base + before):
+            # The stream's time is set back: of those that came before it counts for all.
+            left += self._wait_all(ids, first, has_label, times, slice(done, at), base + before)
+            done = at
+        end = slice(done, len(ids))
+        left += self._wait_all(ids, first, has_label, times, end, base + before)
+        for n in np.flatnonzero(has_label).tolist():
+            assert labels is not None
+            self._remember(ids[n], str(labels[n]))
+        self._n_joined = base + len(ids) + int(has_label.sum())
+        return left
+
+    def _wait_all(
+        self,
+        ids: Sequence[str],
+        first: int,
+        has_label: npt.NDArray[np.bool_],
+        times: Array,
+        which: slice,
+        before: IntArray,
+    ) -> list[tuple[int, int, str]]:
+        """Wait for the labels of some observations; who had to leave for them."""
+        new = np.arange(len(ids))[which][~has_label[which]]
+        room = self.max_pending - len(self._waiting)
+        wait = new.tolist()
+        self._waiting.update(zip([ids[n] for n in wait], (first + new).tolist(), strict=True))
+        timed = new[~np.isnan(times[new])]
+        self._times.update(zip([ids[n] for n in timed], times[timed].tolist(), strict=True))
+        left = []
+        for n in wait[max(room, 0) :]:
+            id_, index = self._waiting.popitem(last=False)
+            self._times.pop(id_, None)
+            self._ending.append((int(before[n]) + 1, index, id_))
+            left.append((n, index, id_))
+        self._n_given_up += len(left)
+        return left
 
     def label(self, id_: str, label: str, newest_index: int, time: float = math.nan) -> Change:
         """Take a label that came by itself."""
@@ -409,6 +486,35 @@ class LabelJoin:
             self._set(before, now)
         if abs(now - time) > self.max_age_s and math.isfinite(now):
             self._counted[Mistimed.AHEAD if time > now else Mistimed.BEHIND] += 1
+
+    def _tick_all(self, times: Array, before: IntArray) -> Iterator[int]:
+        """Note the times of records, `before` each of which so many events have been joined.
+
+        Stops before each one that sets the stream's time back, at its place among the records.
+        """
+        timed = np.flatnonzero(~np.isnan(times))
+        start = 0
+        while start < len(timed):
+            then = self._clock.now
+            stop = start + self._clock.tick_all(times[timed[start:]])
+            now = self._clock.now
+            newest = int(timed[stop - 1])
+            self._count_mistimed(times[timed[start : stop - 1]], then)
+            if now != then:
+                if now < then:
+                    yield newest
+                self._n_joined = int(before[newest])
+                self._set(then, now)
+            self._count_mistimed(times[timed[stop - 1 : stop]], now)
+            start = stop
+
+    def _count_mistimed(self, times: Array, now: float) -> None:
+        if math.isfinite(now) and len(times):
+            far = np.abs(now - times) > self.max_age_s
+            if far.any():
+                ahead = int((times[far] > now).sum())
+                self._counted[Mistimed.AHEAD] += ahead
+                self._counted[Mistimed.BEHIND] += int(far.sum()) - ahead
 
     def _set(self, before: float, now: float) -> None:
         """Give up what the stream's new time makes too old."""

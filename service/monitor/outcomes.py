@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from detectors.base import Alarm, Evidence
+import numpy as np
+
+from detectors.base import Alarm, Evidence, IntArray
 from service.domain.decision import Decision
 from service.domain.incident import Incident
-from service.monitor.labels import Ended, Mistimed, Outcome
+from service.monitor.events import Delay
+from service.monitor.labels import Counted, Ended, Mistimed, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Observations whose label is known now, in the order of the labels.
+
+    Attributes
+    ----------
+    index
+        Of each observation, shape (n,).
+    labels
+        Of each of them.
+    served
+        What had been predicted for each; None where nothing was, or it is not known any more.
+    """
+
+    index: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    labels: Sequence[str] = ()
+    served: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +44,7 @@ class Outcomes:
     decisions
         Actions to take, by incident.
     joined
-        Index, label and served prediction of every observation labelled by this update.
+        Every observation labelled by this update.
     labels
         Labels by what became of them.
     unlabelled
@@ -29,7 +52,7 @@ class Outcomes:
     mistimed
         Records whose own time is far from the stream's, by how.
     delays
-        Of every label that came later than its observation: observations, and seconds or None.
+        Of every label that came later than its observation.
     alarms
         Stage-1 alarms that opened a suspicion.
     evidence
@@ -40,14 +63,44 @@ class Outcomes:
         For each watch that a reference could not teach, the reason.
     """
 
-    incidents: list[Incident] = field(default_factory=list)
-    decisions: list[tuple[Incident, Decision]] = field(default_factory=list)
-    joined: list[tuple[int, str, str | None]] = field(default_factory=list)
-    labels: dict[Outcome, int] = field(default_factory=dict)
-    unlabelled: dict[Ended, int] = field(default_factory=dict)
-    mistimed: dict[Mistimed, int] = field(default_factory=dict)
-    delays: list[tuple[int, float | None]] = field(default_factory=list)
-    alarms: list[Alarm] = field(default_factory=list)
-    evidence: list[Evidence] = field(default_factory=list)
-    renewed: list[int] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
+    incidents: Sequence[Incident] = ()
+    decisions: Sequence[tuple[Incident, Decision]] = ()
+    joined: Joined = field(default_factory=Joined)
+    labels: Mapping[Outcome, int] = field(default_factory=dict)
+    unlabelled: Mapping[Ended, int] = field(default_factory=dict)
+    mistimed: Mapping[Mistimed, int] = field(default_factory=dict)
+    delays: Sequence[Delay] = ()
+    alarms: Sequence[Alarm] = ()
+    evidence: Sequence[Evidence] = ()
+    renewed: Sequence[int] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING = Outcomes()
+"""Nothing changed: what nearly every step of a monitor comes to."""
+
+
+def all_of(steps: Iterable[Outcomes]) -> Outcomes:
+    """What several steps changed, in their order; what is counted is the batch's and not theirs."""
+    changed = [step for step in steps if step is not NOTHING]
+    if len(changed) <= 1:
+        return changed[0] if changed else NOTHING
+    return Outcomes(
+        incidents=[i for step in changed for i in step.incidents],
+        decisions=[d for step in changed for d in step.decisions],
+        alarms=[a for step in changed for a in step.alarms],
+        evidence=[e for step in changed for e in step.evidence],
+        renewed=[n for step in changed for n in step.renewed],
+        left_out={name: why for step in changed for name, why in step.left_out.items()},
+    )
+
+
+def by_kind(
+    counted: Counted,
+) -> tuple[dict[Outcome, int], dict[Ended, int], dict[Mistimed, int]]:
+    """What happened to labels, to observations, and to times."""
+    return (
+        {what: n for what, n in counted.items() if isinstance(what, Outcome)},
+        {what: n for what, n in counted.items() if isinstance(what, Ended)},
+        {what: n for what, n in counted.items() if isinstance(what, Mistimed)},
+    )

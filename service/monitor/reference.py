@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from detectors.attribution.windows import Sample
 from detectors.base import Array, IntArray, State
 from detectors.confirm import UNLABELLED
 from detectors.learners.dependence import dependence_length
-from service.monitor.events import Labelled, Seen
-from service.monitor.representation import Raw, Representation
+from service.monitor.events import Events
+from service.monitor.representation import Representation
+from service.records.columns import Features
 
 MAX_CLASSES = 50
 """Classes with codes of their own; rarer ones share the last code."""
@@ -57,11 +59,12 @@ class Baseline:
         self.right = (0, 0)
         """Right predictions, and all predictions whose label has come."""
         self._codes: dict[str, int] = {}
-        self._raws: list[Raw] = []
-        self._raw_scores: list[Array] = []
+        self._n = 0
+        self._features: list[Features] = []
+        self._scores: list[Array] = []
         self._labels: dict[int, str] = {}
         self._wrong: dict[int, bool] = {}
-        self._segments: list[dict[str, str]] = []
+        self._segments: dict[int, Mapping[str, str]] = {}
         self._labels_at_check = 0
         self._check_at = start + size
 
@@ -81,61 +84,81 @@ class Baseline:
 
     # -- collecting ----------------------------------------------------------------------------
 
-    def add(self, event: Seen) -> bool:
-        """Take an observation; True when the window is full and frozen."""
-        self._raws.append(event.raw)
-        self._segments.append(dict(event.segment))
-        if event.scores is not None:
-            self._raw_scores.append(event.scores)
-        if len(self._raws) < self.size:
-            return False
-        self.representation.fit(self._raws)
-        self.rows = self.representation.rows(self._raws)
+    @property
+    def room(self) -> int:
+        """Observations that the window still takes."""
+        return self.size - self._n
+
+    def add(
+        self,
+        features: Features,
+        segments: Sequence[Mapping[str, str]] | None,
+        scores: Array | None,
+    ) -> None:
+        """Take the next observations; with the last one that it takes the window is frozen.
+
+        Parameters
+        ----------
+        features
+            Of n observations, at most as many as there is `room` for.
+        segments
+            Of each of them; None where none has any.
+        scores
+            By class, shape (n, K), with a row of NaN for none; None where none has any.
+        """
+        for n, segment in enumerate(segments or (), self._n):
+            if segment:
+                self._segments[n] = segment
+        self._n += len(features)
+        self._features.append(features)
+        if scores is not None:
+            self._scores.append(scores[~np.isnan(scores).any(axis=1)])
+        if self._n < self.size:
+            return
+        whole = Features.joined(self._features)
+        self.representation.fit(whole)
+        self.rows = self.representation.rows(whole)
         self.block_length = dependence_length(self.rows)
         self.codes = np.full(self.size, UNLABELLED, np.int64)
-        if len(self._raw_scores) == self.size:
-            self.scores = np.stack(self._raw_scores)
-        self._raws, self._raw_scores = [], []
+        if sum(map(len, self._scores)) == self.size:
+            self.scores = np.concatenate(self._scores)
+        self._features, self._scores = [], []
         self.frozen = True
-        return True
 
-    def label(self, event: Labelled, served: str | None) -> None:
-        """Take a label of the window, and what had been predicted; late ones count too."""
-        self._labels[event.index] = event.label
-        if served is not None:
-            self.right = (self.right[0] + (served == event.label), self.right[1] + 1)
-            self._wrong[event.index] = served != event.label
-        if self.labelled:
-            self.codes[event.index - self.start] = self.code(event.label)
+    def label(self, index: IntArray, labels: Sequence[str], served: Sequence[str | None]) -> None:
+        """Take labels of the window, and what had been predicted; late ones count too."""
+        for n, label, answer in zip(index.tolist(), labels, served, strict=True):
+            self._labels[n] = label
+            if answer is not None:
+                is_right = answer == label
+                self.right = (self.right[0] + is_right, self.right[1] + 1)
+                self._wrong[n] = not is_right
+            if self.labelled:
+                self.codes[n - self.start] = self.code(label)
 
-    def labels_due(self, event: Seen | Labelled) -> bool:
-        """Whether the labels are complete now; to be asked after the event was taken."""
+    def labels_due(self, *, is_label: bool, index: int) -> bool:
+        """Whether the labels are complete now; to be asked after that event was taken."""
         if self.labelled or not self.frozen:
             return False
         n = len(self._labels)
-        if isinstance(event, Labelled):
+        if is_label:
             return n == self.size
-        if event.index < self._check_at:
+        if index < self._check_at:
             return False
         grown = n - self._labels_at_check
         self._labels_at_check = n
-        self._check_at = event.index + max(self.size // 10, 1)
+        self._check_at = index + max(self.size // 10, 1)
         return n >= self.min_labels and (n >= COMPLETE * self.size or grown < DRIED_UP * n)
 
-    def until_labels_may_be_due(self, events: list[Seen | Labelled]) -> int:
-        """Events up to and including the first after which `labels_due` may say so."""
+    def until_labels_may_be_due(self, events: Events, start: int) -> int:
+        """The place behind the first event from `start` on after which `labels_due` may say so."""
         if self.labelled:
             return len(events)
-        missing = self.size - len(self._labels)
-        for n, event in enumerate(events, 1):
-            if isinstance(event, Seen):
-                if event.index >= self._check_at:
-                    return n
-            elif self.holds(event.index):
-                missing -= 1
-                if missing <= 0:
-                    return n
-        return len(events)
+        is_label, index = events.is_label[start:], events.index[start:]
+        held = is_label & (index >= self.start) & (index < self.end)
+        missing = max(self.size - len(self._labels), 1)
+        may_be = (~is_label & (index >= self._check_at)) | (held & (np.cumsum(held) >= missing))
+        return start + int(np.argmax(may_be)) + 1 if may_be.any() else len(events)
 
     def complete_labels(self) -> None:
         """Give the classes their codes."""
@@ -183,7 +206,7 @@ class Baseline:
 
     def segment(self, name: str, most: int) -> list[str]:
         """The value of a segment on each row of `sample`; empty where a row has none."""
-        return [self._segments[i].get(name, "") for i in self._thinned(most).tolist()]
+        return [self._segments.get(i, {}).get(name, "") for i in self._thinned(most).tolist()]
 
     def _thinned(self, most: int) -> IntArray:
         n = min(self.size - self.first, most)
@@ -223,15 +246,22 @@ class Baseline:
             "codes": self.codes.copy(),
             "scores": self.scores,
             "right": self.right,
-            "raws": _pack(self._raws),
-            "raw_scores": np.array(self._raw_scores, np.float64),
+            "collected": self._collected(),
             "labels": [list(self._labels), list(self._labels.values())],
             "wrong": [list(self._wrong), list(self._wrong.values())],
-            "segments": list(self._segments),
+            "segments": [list(self._segments), [dict(s) for s in self._segments.values()]],
             "labels_at_check": self._labels_at_check,
             "check_at": self._check_at,
             "representation": self.representation.snapshot() if self.frozen else None,
         }
+
+    def _collected(self) -> list[Any] | None:
+        """What of a window that is not full has come so far."""
+        if not self._features:
+            return None
+        whole = Features.joined(self._features)
+        scores = np.concatenate(self._scores) if self._scores else np.empty((0, 0))
+        return [whole.numbers, list(whole.levels), scores]
 
     def restore(self, state: State) -> None:
         """Go on from a snapshot."""
@@ -242,19 +272,16 @@ class Baseline:
         self.block_length = state["block_length"]
         self.codes = state["codes"].copy()
         self.right = tuple(state["right"])
-        self._raws = list(state["raws"])
-        self._raw_scores = list(state["raw_scores"])
+        self._n = self.size if self.frozen else 0
+        if (collected := state["collected"]) is not None:
+            numbers, levels, scores = collected
+            self._n = len(numbers)
+            self._features = [Features(numbers, tuple(levels))]
+            self._scores = [scores] if len(scores) else []
         self._labels = dict(zip(*state["labels"], strict=True))
         self._wrong = dict(zip(*state["wrong"], strict=True))
-        self._segments = list(state["segments"])
+        self._segments = dict(zip(*state["segments"], strict=True))
         self._labels_at_check = state["labels_at_check"]
         self._check_at = state["check_at"]
         if state["representation"] is not None:
             self.representation.restore(state["representation"])
-
-
-def _pack(raws: list[Raw]) -> Any:
-    """Embeddings as one array, features as a list of dictionaries."""
-    if raws and isinstance(raws[0], np.ndarray):
-        return np.array(raws)
-    return [dict(raw) for raw in raws if not isinstance(raw, np.ndarray)]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from detectors.base import Array, State
 from service.monitor.encoder import Encoder
+from service.records.columns import Features
 from service.records.schema import FeatureSchema
-
-Raw = Mapping[str, float | str | bool | None] | Array
-"""Features by name, or an embedding with an image's properties behind it, shape (m + q,)."""
 
 
 class Representation(Protocol):
@@ -23,7 +20,7 @@ class Representation(Protocol):
         """The feature behind each column; a feature with several columns is named several times."""
         ...
 
-    def fit(self, raws: Sequence[Raw]) -> None:
+    def fit(self, features: Features) -> None:
         """Learn the map from the reference's observations."""
         ...
 
@@ -35,8 +32,8 @@ class Representation(Protocol):
         """
         ...
 
-    def rows(self, raws: Sequence[Raw]) -> Array:
-        """Rows of shape (n, d) in the order given; NaN where a value is missing."""
+    def rows(self, features: Features) -> Array:
+        """Rows of shape (n, d) in the order given, NaN where a value is missing; for reading."""
         ...
 
     def complete(self, rows: Array) -> Array:
@@ -79,9 +76,9 @@ class Tabular:
     def columns(self) -> tuple[str, ...]:
         return self._encoder.columns
 
-    def fit(self, raws: Sequence[Raw]) -> None:
-        self._encoder.fit([_features(raw) for raw in raws])
-        rows = self.rows(raws)
+    def fit(self, features: Features) -> None:
+        self._encoder.fit(features)
+        rows = self.rows(features)
         missing = np.isnan(rows)
         self._may_miss = np.flatnonzero(missing.any(axis=0)).astype(np.float64)
         known = ~missing.all(axis=0)
@@ -91,8 +88,8 @@ class Tabular:
     def n_spent(self, n: int) -> int:  # noqa: ARG002 - the protocol's
         return 0
 
-    def rows(self, raws: Sequence[Raw]) -> Array:
-        return self._encoder.encode([_features(raw) for raw in raws])
+    def rows(self, features: Features) -> Array:
+        return self._encoder.encode(features)
 
     def complete(self, rows: Array) -> Array:
         missing = np.isnan(rows)
@@ -136,8 +133,8 @@ class Embedding:
     n_components
         Components kept; fewer if the reference has a lower rank.
     properties
-        Names of the values behind the embedding in every raw; none where the stream's embeddings
-        come from elsewhere.
+        Names of the values behind the embedding in every observation; none where the stream's
+        embeddings come from elsewhere.
     """
 
     def __init__(self, n_components: int = 16, properties: tuple[str, ...] = ()) -> None:
@@ -153,8 +150,8 @@ class Embedding:
         components = (f"embedding[{j}]" for j in range(self._axes.shape[1]))
         return (*components, *self.properties)
 
-    def fit(self, raws: Sequence[Raw]) -> None:
-        values = np.asarray(raws[: self.n_spent(len(raws))], np.float64)
+    def fit(self, features: Features) -> None:
+        values = features.numbers[: self.n_spent(len(features))]
         codes, properties = np.split(values, [values.shape[1] - len(self.properties)], axis=1)
         self._location, scale = properties.mean(axis=0), properties.std(axis=0)
         # A property that never varies, such as the colour of grey images, keeps its own unit.
@@ -171,11 +168,11 @@ class Embedding:
     def n_spent(self, n: int) -> int:
         return -(-n // SPENT_SHARE)
 
-    def rows(self, raws: Sequence[Raw]) -> Array:
-        if not len(raws):
+    def rows(self, features: Features) -> Array:
+        if not len(features):
             return np.empty((0, len(self.columns)))
         # One row at a time: a matrix product's rounding may depend on how many rows it has.
-        return np.stack([self._row(np.asarray(raw, np.float64)) for raw in raws])
+        return np.stack([self._row(values) for values in features.numbers])
 
     def _row(self, values: Array) -> Array:
         codes, properties = np.split(values, [len(self._mean)])
@@ -215,9 +212,3 @@ class Embedding:
         self._axes = state["axes"].copy()
         self._location = state["location"].copy()
         self._scale = state["scale"].copy()
-
-
-def _features(raw: Raw) -> Mapping[str, float | str | bool | None]:
-    if not isinstance(raw, Mapping):
-        raise TypeError(f"expected features by name, got an array of shape {raw.shape}")
-    return raw

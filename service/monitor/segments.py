@@ -10,19 +10,20 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from detectors.base import State, Verdict
-from service.domain.decision import ActionKind, Decision
+from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident, IncidentState, Point
-from service.monitor import elsewhere as parts
-from service.monitor.events import Arrival
+from service.monitor import elsewhere
+from service.monitor.events import Events
 from service.monitor.labels import Change
 from service.monitor.monitor import Monitor
 from service.monitor.outcomes import Outcomes
 from service.monitor.representation import Representation
+from service.records.columns import GONE, LABEL, OBSERVATION, Columns
 from service.settings.stream import StreamSettings
 
 Key = tuple[str, str]
@@ -35,12 +36,45 @@ REMEMBERED = 20_000
 """Own observations whose place in the stream is remembered; older ones count as the oldest."""
 
 
-def only_alert(verdict: Verdict) -> Decision:
+def only_alert(verdict: Verdict, means: Means, day: str) -> Decision:  # noqa: ARG001 - a policy's
     """The answer to a segment's verdict: the model serves the whole stream."""
     return Decision(
         ActionKind.ALERT_ONLY,
         f"{verdict.kind} shift in this segment: the model serves the whole stream",
     )
+
+
+class _Told:
+    """What one part is told of a batch: records of the stream, and what they are to the part."""
+
+    def __init__(self) -> None:
+        self._records: list[int] = []
+        self._kinds: list[int] = []
+        self._ids: list[str] = []
+        self._labels: list[str | None] = []
+        self._served: list[str | None] = []
+
+    def add(self, n: int, kind: int, id_: str, label: str | None, served: str | None) -> None:
+        """Tell of a record."""
+        self._records.append(n)
+        self._kinds.append(kind)
+        self._ids.append(id_)
+        self._labels.append(label)
+        self._served.append(served)
+
+    def of(self, columns: Columns) -> Columns:
+        """As columns."""
+        return columns.told(
+            np.array(self._records, np.int64),
+            kinds=np.array(self._kinds, np.int8),
+            ids=self._ids,
+            labels=self._labels,
+            predictions=self._served,
+        )
+
+
+def _told(told: dict[Key, _Told], key: Key) -> _Told:
+    return told.setdefault(key, _Told())
 
 
 class _Part:
@@ -158,7 +192,7 @@ class Segments:
         return {
             incident.id: self._shown(key, part, incident)
             for key, part in list(self._parts.items())  # the status page asks from its own thread
-            for incident in list(part.monitor.open.values())
+            for incident in list(part.monitor.standing.open.values())
             if incident.id not in part.quiet
         }
 
@@ -168,25 +202,21 @@ class Segments:
         return {key: str(part.monitor.phase) for key, part in list(self._parts.items())}
 
     def update(
-        self,
-        arrivals: Sequence[Arrival],
-        changes: Sequence[Change],
-        whole: Outcomes,
-        n_seen: int,
+        self, columns: Columns, events: Events, whole: Outcomes, n_seen: int
     ) -> list[Incident]:
         """Take what the stream's own monitor has just taken; return incidents to show.
 
         Parameters
         ----------
-        arrivals
+        columns
             As given to the stream's monitor.
-        changes
-            What each of them changed among its observations that wait for their label. The parts
-            get the labels as they were joined there, so that both tell of the same ones.
+        events
+            What came of them there, with the changes. The parts get the labels as they were joined
+            there, so that both tell of the same ones.
         whole
-            What came of them there: what was served decides about right and wrong in the parts as
-            well, while the stream has an open incident its segments are quiet, and with a new
-            reference of the stream they begin one too.
+            What that monitor made of them: what was served decides about right and wrong in the
+            parts as well, while the stream has an open incident its segments are quiet, and with a
+            new reference of the stream they begin one too.
         n_seen
             The stream's observations before these.
         """
@@ -194,48 +224,42 @@ class Segments:
         self.note(whole.incidents)
         self._renewals += whole.renewed
         shown: list[Incident] = []
-        joined = iter(whole.joined)
-        waiting: dict[Key, list[Arrival]] = {}
-        for arrival, change in zip(arrivals, changes, strict=True):
-            served = None if change.joined is None else next(joined)[2]
-            if arrival.raw is None:
+        served = iter(whole.joined.served)
+        told: dict[Key, _Told] = {}
+        for n, change in enumerate(events.changes):
+            answer = None if change.joined is None else next(served)
+            if columns.kinds[n] != OBSERVATION:
                 if change.joined is not None:
-                    told = dataclasses.replace(arrival, prediction=served)
                     for key in self._waiting.pop(change.joined.index, ()):
-                        waiting.setdefault(key, []).append(told)
-                self._forget(arrival, change, waiting)
+                        own = change.joined.label
+                        _told(told, key).add(n, LABEL, columns.ids[n], own, answer)
+                self._forget(n, change, told)
                 continue
             # Labels that come before the next observation are still for the old reference: where
             # the batch ends must not matter.
             if self._renewals and self._n_seen >= self._renewals[0]:
-                shown += self._feed(waiting)
-                waiting = {}
-                later = [n for n in self._renewals if n > self._n_seen]
+                shown += self._feed(columns, told)
+                told = {}
+                later = [at for at in self._renewals if at > self._n_seen]
                 shown += self.renew()
                 self._renewals = later
-            self._forget(arrival, change, waiting)
-            keys = self._keys(arrival)
-            own = dataclasses.replace(
-                arrival,
-                label=None if change.joined is None else change.joined.label,
-                prediction=served,
-                scores=None,
-            )
+            self._forget(n, change, told)
+            keys = self._keys(columns.segment(n))
+            label = None if change.joined is None else change.joined.label
             for key in keys:
-                waiting.setdefault(key, []).append(own)
+                _told(told, key).add(n, OBSERVATION, columns.ids[n], label, answer)
                 self._parts[key].places.append(self._n_seen)
             if keys and change.joined is None:
                 self._waiting[self._n_seen] = keys
             self._n_seen += 1
-        return shown + self._feed(waiting)
+        return shown + self._feed(columns, told)
 
-    def _forget(self, arrival: Arrival, change: Change, waiting: dict[Key, list[Arrival]]) -> None:
+    def _forget(self, n: int, change: Change, told: dict[Key, _Told]) -> None:
         """Tell the parts that the label of an observation cannot come any more."""
         if change.forgotten is not None:
             index, id_ = change.forgotten
-            gone = Arrival(arrival.at, id_, arrival.time, None, None)
             for key in self._waiting.pop(index, ()):
-                waiting.setdefault(key, []).append(gone)
+                _told(told, key).add(n, GONE, id_, None, None)
 
     def renew(self) -> list[Incident]:
         """Begin a new reference in every segment; return the incidents that end with the old."""
@@ -259,7 +283,7 @@ class Segments:
             If no segment has an open incident of that id.
         """
         for key, part in self._parts.items():
-            if incident_id in part.monitor.open:
+            if incident_id in part.monitor.standing.open:
                 closed = part.monitor.close(incident_id, detail).incidents
                 shown = [self._shown(key, part, incident) for incident in closed]
                 for incident in closed:
@@ -270,19 +294,15 @@ class Segments:
     def fold(self, incident: Incident, into: Incident) -> Outcomes:
         """Give an incident up for one of another part of the stream; it is not shown any more."""
         for part in self._parts.values():
-            if incident.id in part.monitor.open:
+            if incident.id in part.monitor.standing.open:
                 part.quiet.add(incident.id)
-        return Outcomes(incidents=[parts.folded(incident, into)])
+        return Outcomes(incidents=[elsewhere.folded(incident, into)])
 
     # -- routing -------------------------------------------------------------------------------
 
-    def _keys(self, arrival: Arrival) -> tuple[Key, ...]:
+    def _keys(self, segment: Mapping[str, str]) -> tuple[Key, ...]:
         """The segments that an observation belongs to."""
-        keys = tuple(
-            (name, arrival.segment[name])
-            for name in self.settings.segments.by
-            if name in arrival.segment
-        )
+        keys = tuple((name, segment[name]) for name in self.settings.segments.by if name in segment)
         watched = tuple(key for key in keys if self._watches(key))
         self.unwatched += len(keys) > len(watched)
         return watched
@@ -305,11 +325,11 @@ class Segments:
         )
         return Monitor(own, self._make(), only_alert, seed=self._seed, joined_before=True)
 
-    def _feed(self, waiting: Mapping[Key, Sequence[Arrival]]) -> list[Incident]:
+    def _feed(self, columns: Columns, told: Mapping[Key, _Told]) -> list[Incident]:
         shown: list[Incident] = []
-        for key, arrivals in waiting.items():
+        for key, own in told.items():
             part = self._parts[key]
-            for incident in part.monitor.update(arrivals).incidents:
+            for incident in part.monitor.update(own.of(columns), Means()).incidents:
                 part.note(incident)
                 if incident.state in SHOWN and incident.confirmed_at is not None:
                     placed = self._shown(key, part, incident)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.confirm import UNLABELLED
 from detectors.watches.build import build_watches, watch_from_snapshot
 from detectors.watches.contract import Feed, Watching
-from service.monitor.events import Event, Labelled, Seen
+from service.monitor.events import Events
+from service.monitor.kept import Kept
 from service.monitor.reference import Baseline
 from service.settings.stream import StreamSettings
 
@@ -20,11 +22,28 @@ REMEMBERED = 5000
 """Labelled observations that a run length of the labelled feed can reach back over."""
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Found:
     """An alarm, and what its watch reads."""
 
     alarm: Alarm
     feed: Feed
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What detectors read of a batch: rows (m, d) of its observations, which begin at an index."""
+
+    first: int
+    rows: Array
+
+    def of(self, index: IntArray) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Rows of observations, and which of these belong to the batch."""
+        at = index - self.first
+        inside = (at >= 0) & (at < len(self.rows))
+        if not len(self.rows):
+            return np.empty((len(index), self.rows.shape[1])), inside
+        return self.rows[np.where(inside, at, 0)], inside
 
 
 class Watches:
@@ -58,7 +77,7 @@ class Watches:
         self._seed = seed
         self.all: list[Watching] = []
         self.left_out: dict[str, str] = {}
-        self._pending: OrderedDict[int, Array] = OrderedDict()
+        self._kept: Kept | None = None
         self._labelled: deque[int] = deque(maxlen=REMEMBERED)
 
     @property
@@ -109,34 +128,39 @@ class Watches:
 
     # -- rows until their label comes ----------------------------------------------------------
 
-    def keep(self, index: int, row: Array) -> None:
-        """Keep a row until its label comes, or there is no more room."""
-        self._pending[index] = row
-        if len(self._pending) > self.settings.labels.max_pending:
-            self._pending.popitem(last=False)
+    def keep(self, index: IntArray, rows: Array) -> None:
+        """Keep rows of observations that wait for their label."""
+        if self._kept is None and len(index):
+            self._kept = Kept(rows.shape[1:])
+        if self._kept is not None:
+            self._kept.add(index, rows)
 
-    def release(self, index: int) -> Array | None:
-        """The row that a label is for, which is kept no longer."""
-        return self._pending.pop(index, None)
+    def drop(self, index: IntArray) -> None:
+        """Keep rows of observations no longer."""
+        if self._kept is not None:
+            self._kept.drop(index)
 
-    def labelled(self, index: int) -> None:
-        """Note that the watches have read a label."""
-        self.release(index)
-        self._labelled.append(index)
+    def rows_of(self, index: IntArray, batch: Rows) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Rows of labelled observations, of this batch or kept, and which of them there are."""
+        rows, found = batch.of(index)
+        if found.all() or self._kept is None:
+            return rows, found
+        kept, known = self._kept.of(index)
+        return np.where(found[:, None], rows, kept), found | known
 
     # -- events --------------------------------------------------------------------------------
 
     def advance(
-        self, events: list[Event], rows: dict[int, Array], *, newest: int, quiet_until: int
+        self, events: Events, start: int, stop: int, batch: Rows, *, newest: int, quiet_until: int
     ) -> tuple[int, Found | None]:
         """Read events up to and including the first that raises an alarm.
 
         Parameters
         ----------
-        events
-            In order.
-        rows
-            Rows of the observations among them, by index.
+        events, start, stop
+            What there is to read, in order.
+        batch
+            Rows of the observations among the events.
         newest
             Index of the observation before them.
         quiet_until
@@ -145,57 +169,58 @@ class Watches:
         Returns
         -------
         tuple[int, Found | None]
-            Events read, and the alarm.
+            The place behind the last event that was read, and the alarm.
         """
-        fed = {feed: self._fed(feed, events, rows) for feed in Feed}
+        fed = {feed: self._fed(feed, events, start, stop, batch) for feed in Feed}
         before = [watch.mark() for watch in self.all]
         first: tuple[int, Found] | None = None
         for watch in self.all:
-            positions, batch, labels = fed[watch.feed]
-            for alarm in watch.update(batch, labels):
-                position = positions[alarm.row]
-                loud = _newest_at(events, position, newest) >= quiet_until
-                if loud and (first is None or position < first[0]):
-                    first = (position, Found(alarm, watch.feed))
+            places, rows, labels = fed[watch.feed]
+            for alarm in watch.update(rows, labels):
+                place = int(places[alarm.row])
+                loud = _newest_at(events, start, place, newest) >= quiet_until
+                if loud and (first is None or place < first[0]):
+                    first = (place, Found(alarm, watch.feed))
                 if loud:
                     break
-        if first is None:
-            return len(events), None
-        for watch, mark in zip(self.all, before, strict=True):
-            watch.back(mark)
-            positions, batch, labels = fed[watch.feed]
-            cut = int(np.searchsorted(positions, first[0], side="right"))
-            watch.update(batch[:cut], labels[:cut])
-        return first[0] + 1, first[1]
+        end = stop if first is None else first[0] + 1
+        if first is not None:
+            for watch, mark in zip(self.all, before, strict=True):
+                watch.back(mark)
+                places, rows, labels = fed[watch.feed]
+                cut = int(np.searchsorted(places, first[0], side="right"))
+                watch.update(rows[:cut], labels[:cut])
+        self._note_labelled(events, start, end)
+        return end, None if first is None else first[1]
+
+    def _note_labelled(self, events: Events, start: int, end: int) -> None:
+        """Remember which labels the watches have read."""
+        for place in (np.flatnonzero(events.is_label[start:end]) + start).tolist():
+            if place not in events.spilled:
+                self._labelled.append(int(events.index[place]))
 
     def _fed(
-        self, feed: Feed, events: list[Event], rows: dict[int, Array]
-    ) -> tuple[list[int], Array, IntArray]:
-        """Positions, rows and label codes of the events that a feed's watches read."""
+        self, feed: Feed, events: Events, start: int, stop: int, batch: Rows
+    ) -> tuple[IntArray, Array, IntArray]:
+        """Places, rows and label codes of the events that a feed's watches read."""
+        is_label = events.is_label[start:stop]
         if feed is Feed.SEEN:
-            seen = [(n, e.index) for n, e in enumerate(events) if isinstance(e, Seen)]
-            batch = [rows[index] for _, index in seen]
-            return [n for n, _ in seen], self._stacked(batch), np.full(len(seen), UNLABELLED)
-        positions: list[int] = []
-        batch = []
-        labels: list[int] = []
-        for position, event in enumerate(events):
-            if (
-                isinstance(event, Labelled)
-                and event.spilled is None
-                and event.index >= self.baseline.end
-            ):
-                row = self._pending.get(event.index)
-                row = rows.get(event.index) if row is None else row
-                if row is not None:
-                    positions.append(position)
-                    batch.append(row)
-                    labels.append(self.baseline.code(event.label))
-        complete = self.baseline.representation.complete(self._stacked(batch))
-        return positions, complete, np.array(labels, np.int64)
-
-    def _stacked(self, rows: list[Array]) -> Array:
-        return np.array(rows) if rows else np.empty((0, self.baseline.rows.shape[1]))
+            places = np.flatnonzero(~is_label) + start
+            if not len(places):
+                return places, batch.rows[:0], np.empty(0, np.int64)
+            at = int(events.index[places[0]]) - batch.first
+            rows = batch.rows[at : at + len(places)]
+            return places, rows, np.full(len(places), UNLABELLED)
+        wanted = is_label & (events.index[start:stop] >= self.baseline.end)
+        places = np.flatnonzero(wanted) + start
+        if events.spilled:
+            places = places[[place not in events.spilled for place in places.tolist()]]
+        rows, found = self.rows_of(events.index[places], batch)
+        if not found.all():
+            places, rows = places[found], rows[found]
+        complete = self.baseline.representation.complete(rows)
+        codes = [self.baseline.code(str(events.labels[place])) for place in places.tolist()]
+        return places, complete, np.array(codes, np.int64)
 
     def change_point(self, found: Found, index: int) -> int:
         """Index at which the watch saw the change begin, if it alarmed at this one."""
@@ -218,7 +243,7 @@ class Watches:
         return {
             "watches": [watch.snapshot() for watch in self.all],
             "left_out": dict(self.left_out),
-            "pending": [np.array(list(self._pending), np.int64), stack(self._pending.values())],
+            "kept": None if self._kept is None else [self._kept.index, self._kept.values],
             "labelled": np.array(self._labelled, np.int64),
         }
 
@@ -226,18 +251,14 @@ class Watches:
         """Go on from a snapshot against an equal reference."""
         self.all = [watch_from_snapshot(watch) for watch in state["watches"]]
         self.left_out = dict(state["left_out"])
-        index, rows = state["pending"]
-        self._pending = OrderedDict(zip(index.tolist(), rows, strict=True))
+        self._kept = None
+        if state["kept"] is not None:
+            self.keep(*state["kept"])
         self._labelled.clear()
         self._labelled.extend(state["labelled"].tolist())
 
 
-def stack(rows: Iterable[Array]) -> Array:
-    """Rows of shape (d,) as one array, shape (n, d); (0, 0) for none."""
-    held = list(rows)
-    return np.array(held) if held else np.empty((0, 0))
-
-
-def _newest_at(events: list[Event], position: int, newest: int) -> int:
-    seen = [e.index for e in events[: position + 1] if isinstance(e, Seen)]
-    return seen[-1] if seen else newest
+def _newest_at(events: Events, start: int, place: int, newest: int) -> int:
+    """Index of the newest observation as of an event."""
+    seen = np.flatnonzero(~events.is_label[start : place + 1])
+    return int(events.index[start + seen[-1]]) if len(seen) else newest

@@ -6,22 +6,24 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
 from service.domain.action import Action
 from service.domain.dead_letter import DeadLetter
-from service.domain.decision import ActionKind
+from service.domain.decision import ActionKind, Means
 from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import DeadLetters
 from service.notify.incident_topic import INCIDENTS_KIND
 from service.pipeline.show import show_labels
-from service.pipeline.stream import Batch, Decoded, Stream
+from service.pipeline.stream import Batch, Stream
 from service.pipeline.unwritten import Unwritten, _has_decided_nothing
-from service.records.formats.decoder import Decoder, Ignored
+from service.records.block import Block
+from service.records.formats.decoder import Decoder
+from service.records.reading import read
 from service.records.record import DecodeError, Record
 from service.settings.service import Settings
 from service.store import states as checkpoint
@@ -84,33 +86,34 @@ class Lane:
 
     # -- records -------------------------------------------------------------------------------
 
-    def take(self, records: Sequence[Record]) -> list[tuple[Stream, Batch]]:
-        """Decode records and hand every stream its own, in order; what each stream made of them.
+    def take(self, block: Block, means: Callable[[Stream], Means]) -> list[tuple[Stream, Batch]]:
+        """Read a block and hand every stream its own, in order; what each stream made of them.
 
-        Nothing has changed when this raises.
+        `means` is what a stream has at hand. Nothing has changed when this raises.
         """
-        by_stream, refused, ignored = self._decode(records)
-        for name, decoded in by_stream.items():
-            self.open(name).look_up(decoded)
+        readers = {n: s.reader for n, s in self.streams.items() if s.reader is not None}
+        reading = read(block, self._decoder, self._configured, readers)
+        for name, given in reading.streams.items():
+            self.open(name).look_up(given.ids)
         unwritten = self.unwritten
-        for reason, n in ignored.items():
+        for reason, n in reading.ignored.items():
             self._metrics.records_ignored.labels(reason).inc(n)
-        for record, error in refused:
-            self._refuse(record, error)
-        for record in records:
-            unwritten.offsets[record.topic, record.partition] = record.offset + 1
-        unwritten.n_records += len(records)
+        for at, error in reading.refused:
+            self._refuse(block[at], error)
+        unwritten.offsets |= block.next_offsets()
+        unwritten.n_records += len(block)
         done = []
-        for name, decoded in by_stream.items():
+        for name, given in reading.streams.items():
             stream = self.streams[name]
             unwritten.touched.add(name)
-            batch = stream.take(decoded)
+            batch = stream.take(given, means(stream))
             for record, refusal in batch.refused:
                 self._refuse(record, refusal, name)
             if stream.keeps_samples:
+                joined = batch.outcomes.joined
                 unwritten.samples.setdefault(name, []).extend(batch.samples)
                 unwritten.labels.setdefault(name, []).extend(
-                    (index, label) for index, label, _ in batch.outcomes.joined
+                    zip(joined.index.tolist(), joined.labels, strict=True)
                 )
             self._say_mistimed(stream, batch.outcomes)
             self.note(stream, batch.outcomes)
@@ -130,32 +133,6 @@ class Lane:
                 day=stream.monitor.day,
                 **{str(direction): n for direction, n in outcomes.mistimed.items()},
             )
-
-    def _decode(
-        self, records: Sequence[Record]
-    ) -> tuple[dict[str, list[Decoded]], list[tuple[Record, DecodeError]], Counter[str]]:
-        """Records by their stream, those that are refused, and how many are ignored, by reason."""
-        by_stream: dict[str, list[Decoded]] = {}
-        refused: list[tuple[Record, DecodeError]] = []
-        ignored: Counter[str] = Counter()
-        for record in records:
-            try:
-                body = self._decoder.decode(record)
-            except DecodeError as error:
-                refused.append((record, error))
-                continue
-            if isinstance(body, Ignored):
-                ignored[body.reason] += 1
-                continue
-            decoded = by_stream.get(body.stream)
-            if decoded is not None:
-                decoded.append((record, body))
-            elif body.stream in self._configured:
-                by_stream[body.stream] = [(record, body)]
-            else:
-                what = f"stream: {body.stream!r} is not configured"
-                refused.append((record, DecodeError("unknown_stream", what, record)))
-        return by_stream, refused, ignored
 
     def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
         self._metrics.dead_letters.labels(error.reason).inc()
@@ -247,7 +224,7 @@ class Lane:
     def _fold(self, incident: Incident, tx: Transaction) -> None:
         """Give an incident up if the stream has one with the same cause in another lane."""
         stream = self.streams[incident.stream]
-        standing = tx.standing(incident.stream, stream.monitor.met)
+        standing = tx.standing(incident.stream, stream.monitor.suspected.met)
         if any(i.id == incident.id for i in standing) or incident.id not in stream.open:
             return
         others = [
@@ -276,10 +253,8 @@ class Lane:
         unwritten = self.unwritten
         for watch, reason in outcomes.left_out.items():
             log.warning("detector left out", stream=stream.name, watch=watch, reason=reason)
-        outcomes.incidents[:] = [
-            dataclasses.replace(i, lane=self.number) for i in outcomes.incidents
-        ]
-        for incident in outcomes.incidents:
+        for own in outcomes.incidents:
+            incident = dataclasses.replace(own, lane=self.number)
             unwritten.incidents.append(incident)
             unwritten.actions.extend(self._messages(incident))
             if not _has_decided_nothing(incident):

@@ -20,22 +20,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from queue import SimpleQueue
 
 import structlog
 
-from detectors.base import Factor, Verdict
+from detectors.base import Factor
 from models.registry import Registry
 from models.spec import ModelVersion
-from service.domain.decision import ActionKind, Decision, Means
+from service.domain.decision import ActionKind, Means
 from service.domain.incident import Incident
 from service.domain.job import JobState
+from service.monitor.monitor import Policy
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import open_dead_letters
 from service.pipeline.lane import Lane
 from service.pipeline.show import show
-from service.pipeline.stream import Batch, Decoded, Stream
+from service.pipeline.stream import Batch, Stream
+from service.records.block import Block
 from service.records.formats.decoder import Decoder, Ignored
+from service.records.gather import Placed
+from service.records.reading import Given
 from service.records.record import Record, TemporaryError
 from service.repair.jobs import Finished, Jobs
 from service.repair.policy import decide
@@ -119,7 +124,7 @@ class Pipeline:
         self._scorers: dict[str, tuple[int, Scorer]] = {}
         self._retired: list[Scorer] = []
         self._job_days: dict[str, list[str]] = {s.name: [] for s in settings.streams}
-        self._kept: list[Record] = []
+        self._kept: list[Block] = []
         self._is_assigned = False
         self._idle = threading.Event()
         self._written_at = monotonic()
@@ -224,7 +229,7 @@ class Pipeline:
         for number in lanes:
             if self.lanes.pop(number, None) is not None:
                 log.info("lane given up", lane=number)
-        self._kept = [r for r in self._kept if r.partition in self.lanes]
+        self._kept = [b for k in self._kept for n, b in k.by_lane().items() if n in self.lanes]
         self.metrics.lanes_owned.set(len(self.lanes))
         if self.jobs is not None:
             self.jobs.leave(lanes)
@@ -237,12 +242,12 @@ class Pipeline:
             self._note_job_days(name)
         stream = Stream(
             settings,
-            self._decider(settings, lane),
+            self._policy(settings),
             scorer=scorer,
             images=self.settings.images,
             seed=self.settings.seed,
             decode=self.decoder.decode,
-            elsewhere=lambda: [i for i in self._parts.get(name, ()) if i.lane != lane.number],
+            others=lambda: [i for i in self._parts.get(name, ()) if i.lane != lane.number],
             spill=StoreSpill(self.store, name, lane.number),
         )
         stream.version = version
@@ -267,41 +272,37 @@ class Pipeline:
                 self._retired.append(known[1])
         return self._scorers[name]
 
-    def _reference(self, settings: StreamSettings) -> list[Decoded]:
+    def _reference(self, settings: StreamSettings) -> Given:
         """The records of a stream's reference file."""
         assert settings.reference.file is not None
-        decoded: list[Decoded] = []
+        records: list[Record] = []
+        bodies: list[Placed] = []
         with closing(FileSource(settings.reference.file)) as source:
             while not source.exhausted:
                 for record in source.poll():
                     body = self.decoder.decode(record)
                     if not isinstance(body, Ignored) and body.stream == settings.name:
-                        decoded.append((record, body))
-        return decoded
+                        bodies.append((len(records), body))
+                        records.append(record)
+        return Given(Block.of(records), bodies)
 
-    def _decider(self, settings: StreamSettings, lane: Lane) -> Callable[[Verdict], Decision]:
+    @staticmethod
+    def _policy(settings: StreamSettings) -> Policy:
         wanted = {
             factor: ActionKind(str(getattr(settings.on_confirmed, factor))) for factor in Factor
         }
+        return lambda verdict, means, day: decide(verdict, wanted, means, day)
 
-        def choose(verdict: Verdict) -> Decision:
-            stream = lane.streams[settings.name]
-            budget = settings.model.max_per_day if settings.model else 0
-            means = Means(
-                has_model=settings.model is not None,
-                has_scores=bool(stream.score_classes),
-                jobs_left=budget - self._jobs_of_day(stream, lane),
-            )
-            return decide(verdict, wanted, means)
-
-        return choose
-
-    def _jobs_of_day(self, stream: Stream, lane: Lane) -> int:
-        """Trainings already asked for on the day of the stream's own time."""
-        day = stream.monitor.day
-        unwritten = [j.spec["day"] for j in lane.unwritten.jobs if j.stream == stream.name]
-        # Not the store's word of this moment: a verdict must not wait for it.
-        return [*self._job_days[stream.name], *unwritten].count(day)
+    def _means(self, lane: Lane, stream: Stream) -> Means:
+        """What a stream has at hand; no verdict waits for the store's word of this moment."""
+        model = stream.settings.model
+        unwritten = [str(j.spec["day"]) for j in lane.unwritten.jobs if j.stream == stream.name]
+        return Means(
+            has_model=model is not None,
+            has_scores=bool(stream.score_classes),
+            per_day=model.max_per_day if model else 0,
+            asked=Counter([*self._job_days[stream.name], *unwritten]),
+        )
 
     def _note_job_days(self, name: str) -> None:
         self._job_days[name] = [str(j.spec.get("day", "")) for j in self.store.jobs(name)]
@@ -328,7 +329,8 @@ class Pipeline:
         waits = self._store_trouble.lasts or (self.pause_while_training and self.jobs_pending)
         room = 0 if waits or self._kept else POLL_RECORDS
         found = self.source.poll(room, timeout_s)
-        self._kept.extend(found)  # of a new list, if lanes went away meanwhile
+        if found:
+            self._kept.append(Block.of(found))  # to a new list, if lanes went away meanwhile
         records = bool(self._kept)
         self._unless_away(self._take_kept)
         self._close_by_hand()
@@ -381,17 +383,14 @@ class Pipeline:
 
     def _take(self) -> None:
         """Hand every lane its records, in order; what cannot be taken now is kept."""
-        by_lane: dict[int, list[Record]] = {}
-        for record in self._kept:
-            by_lane.setdefault(record.partition, []).append(record)
-        for number, records in by_lane.items():
+        for number, block in Block.joined(self._kept).by_lane().items():
             lane = self.lanes[number]
             refused = len(lane.unwritten.dead_letters)
-            batches = lane.take(records)
-            self._kept = [r for r in self._kept if r.partition != number]
-            self.n_records += len(records)
+            batches = lane.take(block, partial(self._means, lane))
+            self._kept = [b for k in self._kept for n, b in k.by_lane().items() if n != number]
+            self.n_records += len(block)
             self.n_refused += len(lane.unwritten.dead_letters) - refused
-            for topic, n in Counter(r.topic for r in records).items():
+            for topic, n in block.by_topic().items():
                 self.metrics.records_consumed.labels(topic).inc(n)
             for stream, batch in batches:
                 self._show(stream, batch)

@@ -31,8 +31,8 @@ def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:
         metrics.last_label.labels(name).set(now)
     if monitor.n_seen:
         metrics.label_join.labels(name).set(monitor.n_labelled / monitor.n_seen)
-    if monitor.accuracy is not None:
-        metrics.accuracy.labels(name).set(monitor.accuracy)
+    if (accuracy := monitor.served.accuracy) is not None:
+        metrics.accuracy.labels(name).set(accuracy)
     if monitor.phase is Phase.WATCHING:
         metrics.suspicions_expected.labels(name).inc(
             batch.n_observations / monitor.suspicion_interval
@@ -68,7 +68,7 @@ def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
     for alarm in outcomes.alarms:
         metrics.alarms.labels(name, str(alarm.factor)).inc()
         metrics.suspicions.labels(name, "opened").inc()
-    for factor, ratio in monitor.statistics.items():
+    for factor, ratio in monitor.watches.statistics.items():
         metrics.drift_statistic.labels(name, str(factor)).set(ratio)
     for evidence in outcomes.evidence:
         if evidence.p_value is not None:
@@ -79,5 +79,5 @@ def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
     for _ in outcomes.decisions:
         metrics.suspicions.labels(name, "confirmed").inc()
     for factor in stream.settings.problem.factors:
-        is_open = any(factor in i.factors for i in monitor.standing)
+        is_open = any(factor in i.factors for i in monitor.standing.all)
         metrics.incident_open.labels(name, str(factor)).set(is_open)

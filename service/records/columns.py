@@ -148,22 +148,53 @@ class Columns:
         return replace(self, features=features, scores=scores)
 
     def __getitem__(self, chosen: IntArray) -> Columns:
-        """Some of the records, or the same ones several times."""
+        """Some of the records, in the order that is asked for."""
+        at = chosen.tolist()
+        return self.told(
+            chosen,
+            kinds=self.kinds[chosen],
+            ids=[self.ids[n] for n in at],
+            labels=_picked(self.labels, at),
+            predictions=_picked(self.predictions, at),
+            scores=self.scores,
+        )
+
+    def told(
+        self,
+        chosen: IntArray,
+        *,
+        kinds: npt.NDArray[np.int8],
+        ids: list[str],
+        labels: list[str | None] | None,
+        predictions: list[str | None] | None,
+        scores: Array | None = None,
+    ) -> Columns:
+        """Some of the records, also several times, as somebody tells them who has joined labels.
+
+        Parameters
+        ----------
+        chosen
+            Their places, shape (k,).
+        kinds, ids, labels, predictions
+            What each of them is now; an observation has to be one before.
+        scores
+            Of all observations, as in `scores`.
+        """
         at = chosen.tolist()
         row = np.cumsum(self.kinds == OBSERVATION) - 1
-        rows = row[chosen[self.kinds[chosen] == OBSERVATION]]
+        rows = row[chosen[kinds == OBSERVATION]]
         return Columns(
             self.block,
             self.positions[chosen],
-            self.kinds[chosen],
-            [self.ids[n] for n in at],
+            kinds,
+            ids,
             self.seconds[chosen],
             _picked(self.times, at),
-            _picked(self.labels, at),
-            _picked(self.predictions, at),
+            labels,
+            predictions,
             _picked(self.segments, at),
             self.features[rows],
-            None if self.scores is None else self.scores[rows],
+            None if scores is None else scores[rows],
         )
 
     @classmethod

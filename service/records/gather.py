@@ -26,7 +26,10 @@ Placed = tuple[int, Body]
 
 
 def gather(
-    block: Block, bodies: Sequence[Placed], schema: FeatureSchema, classes: Sequence[str] = ()
+    block: Block,
+    bodies: Sequence[Placed],
+    schema: FeatureSchema | None,
+    classes: Sequence[str] = (),
 ) -> tuple[Columns, list[tuple[int, DecodeError]]]:
     """Columns of the records that follow a schema.
 
@@ -37,7 +40,7 @@ def gather(
     bodies
         What they say, in the order of their places.
     schema
-        Of the observations' features.
+        Of the observations' features; None where they are not looked at.
     classes
         Of the scores; those of an observation count only if they have all of them.
 
@@ -49,14 +52,14 @@ def gather(
     good: list[Placed] = []
     refused: list[tuple[int, DecodeError]] = []
     for at, body in bodies:
-        if isinstance(body, Observation):
+        if schema is not None and isinstance(body, Observation):
             try:
                 schema.check(body)
             except DecodeError as error:
                 refused.append((at, error.at(block[at])))
                 continue
         good.append((at, body))
-    return _columns(block, good, schema, classes), refused
+    return _columns(block, good, schema or FeatureSchema.empty(), classes), refused
 
 
 def _columns(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from models.images import decode as decode_image
 from models.spec import Family, ModelVersion
 from models.tabular import tabular_row
-from service.domain.sample import StoredSample
+from service.domain.sample import ContentKind, StoredSample
 
 
 def rows_of(
@@ -24,4 +24,10 @@ def rows_of(
         return np.stack(
             [decode_image(s.content, (height, width), max_pixels=max_pixels) for s in samples]
         )
-    return np.stack([tabular_row(json.loads(s.content)) for s in samples])
+    return np.stack([_row(sample) for sample in samples])
+
+
+def _row(sample: StoredSample) -> npt.NDArray[np.float64]:
+    if sample.kind is ContentKind.ROW:
+        return np.frombuffer(sample.content, "<f8").astype(np.float64)
+    return tabular_row(json.loads(sample.content))

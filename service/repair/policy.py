@@ -8,7 +8,9 @@ from detectors.base import Factor, Kind, Verdict
 from service.domain.decision import ActionKind, Decision, Means
 
 
-def decide(verdict: Verdict, wanted: Mapping[Factor, ActionKind], means: Means) -> Decision:
+def decide(
+    verdict: Verdict, wanted: Mapping[Factor, ActionKind], means: Means, day: str = ""
+) -> Decision:
     """Choose the action for a verdict.
 
     Of a mixed verdict the concept decides, because a model that is trained on recent data meets
@@ -22,11 +24,13 @@ def decide(verdict: Verdict, wanted: Mapping[Factor, ActionKind], means: Means) 
         The operator's choice by factor.
     means
         What the stream has at hand.
+    day
+        Of the stream's time, whose budget a training would use.
 
     Examples
     --------
     >>> verdict = Verdict(Kind.PRIOR, frozenset({Factor.PRIOR}), ())
-    >>> decide(verdict, {Factor.PRIOR: ActionKind.REWEIGHT}, Means(True, True, 1)).action
+    >>> decide(verdict, {Factor.PRIOR: ActionKind.REWEIGHT}, Means(True, True)).action
     <ActionKind.REWEIGHT: 'reweight'>
     """
     if verdict.kind is Kind.UNDETERMINED:
@@ -42,6 +46,6 @@ def decide(verdict: Verdict, wanted: Mapping[Factor, ActionKind], means: Means) 
         return Decision(ActionKind.ALERT_ONLY, "there are no scores per class to re-weight")
     if action is ActionKind.FINE_TUNE and not means.has_model:
         return Decision(ActionKind.ALERT_ONLY, "the stream has no model that could be trained")
-    if action is ActionKind.FINE_TUNE and means.jobs_left < 1:
+    if action is ActionKind.FINE_TUNE and means.jobs_left(day) < 1:
         return Decision(ActionKind.ALERT_ONLY, "today's budget of trainings is used up")
     return Decision(action, f"{verdict.kind} shift: {action} is the policy for {factor}")
