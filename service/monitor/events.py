@@ -75,3 +75,9 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def in_memory(self, places: IntArray) -> npt.NDArray[np.bool_]:
+        """Which of some labels are for observations that had not been pushed out of memory."""
+        if not self.spilled:
+            return np.ones(len(places), np.bool_)
+        return np.array([place not in self.spilled for place in places.tolist()], np.bool_)

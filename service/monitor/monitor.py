@@ -276,8 +276,7 @@ class Monitor:
             rows, found = self.watches.rows_of(index, batch.rows)
         else:
             rows, found = np.empty((len(index), 0)), np.zeros(len(index), np.bool_)
-        if events.spilled:
-            found &= [place not in events.spilled for place in places.tolist()]
+        found &= events.in_memory(places)
         return Labels(index, codes, wrong, rows, found), outcomes
 
     # -- reference -------------------------------------------------------------------------------

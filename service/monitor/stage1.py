@@ -213,8 +213,7 @@ class Watches:
             return places, rows, np.full(len(places), UNLABELLED)
         wanted = is_label & (events.index[start:stop] >= self.baseline.end)
         places = np.flatnonzero(wanted) + start
-        if events.spilled:
-            places = places[[place not in events.spilled for place in places.tolist()]]
+        places = places[events.in_memory(places)]
         rows, found = self.rows_of(events.index[places], batch)
         if not found.all():
             places, rows = places[found], rows[found]

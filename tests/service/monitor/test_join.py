@@ -33,8 +33,9 @@ RECORDS = st.lists(
 def columns_of(records: list[Any], first: int) -> Columns:
     n = len(records)
     kinds = np.array([kind for kind, *_ in records], np.int8)
-    labels = [(y or "z") if k == LABEL else (y if k == OBSERVATION else None)
-              for k, _, y, *_ in records]
+    labels = [
+        (y or "z") if k == LABEL else (y if k == OBSERVATION else None) for k, _, y, *_ in records
+    ]
     now = first * 60.0 + np.cumsum([60.0 * step for *_, step, _ in records])
     seconds = now + np.array([wrong for *_, wrong in records])
     return Columns(
@@ -54,9 +55,15 @@ def columns_of(records: list[Any], first: int) -> Columns:
 
 def told(events: Events) -> Any:
     return (
-        events.records.tolist(), events.is_label.tolist(), events.index.tolist(),
-        list(events.labels), dict(events.pushed_out), dict(events.spilled),
-        sorted(events.ended.tolist()), Counter(events.counted), list(events.delays),
+        events.records.tolist(),
+        events.is_label.tolist(),
+        events.index.tolist(),
+        list(events.labels),
+        dict(events.pushed_out),
+        dict(events.spilled),
+        sorted(events.ended.tolist()),
+        Counter(events.counted),
+        list(events.delays),
         list(events.changes),
     )
 
