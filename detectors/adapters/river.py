@@ -11,38 +11,38 @@ import numpy as np
 from detectors.base import Alarm, Array, Factor, State
 from detectors.rows import as_rows
 
-Name = Literal["adwin", "page_hinkley", "kswin", "ddm", "eddm", "hddm_a", "hddm_w"]
+Name = Literal["ddm", "eddm", "hddm_a", "hddm_w"]
 
 # River's class names; HDDM_A became HDDMA between 0.23 and 0.26.
-_CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "adwin": ("river.drift", ("ADWIN",)),
-    "page_hinkley": ("river.drift", ("PageHinkley",)),
-    "kswin": ("river.drift", ("KSWIN",)),
-    "ddm": ("river.drift.binary", ("DDM",)),
-    "eddm": ("river.drift.binary", ("EDDM",)),
-    "hddm_a": ("river.drift.binary", ("HDDMA", "HDDM_A")),
-    "hddm_w": ("river.drift.binary", ("HDDMW", "HDDM_W")),
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "ddm": ("DDM",),
+    "eddm": ("EDDM",),
+    "hddm_a": ("HDDMA", "HDDM_A"),
+    "hddm_w": ("HDDMW", "HDDM_W"),
 }
 
 
 class RiverDetector:
-    """One of River's detectors on one column, such as a model's errors or losses [1]_.
+    """One of River's detectors of error rates, on one column of values in [0, 1] [1]_.
+
+    Its ADWIN, Page-Hinkley and KSWIN are banks of this package: `detectors.charts.adwin`,
+    `page_hinkley` and `kswin`.
 
     Parameters
     ----------
     name
-        Which. `ddm`, `eddm`, `hddm_a` and `hddm_w` take values in [0, 1], usually errors.
+        Which.
     factor
         The factor that the column watches.
     memory
         Values that the detector may remember, at least 2: see Notes.
     **params
-        The detector's own parameters, as River names them. `kswin` needs a `seed`.
+        The detector's own parameters, as River names them.
 
     Raises
     ------
     ValueError
-        If the name is unknown, a parameter is refused by River, or `kswin` has no seed.
+        If the name is unknown, or a parameter is refused by River.
 
     Notes
     -----
@@ -53,8 +53,7 @@ class RiverDetector:
     stream knows its last `memory` / 2 to `memory` values and not the whole past.
 
     Values that are not finite are skipped. River does not publish its statistics, so alarms carry 1
-    of 1. Their run length is the detector's estimate where there is one: the window that ADWIN
-    keeps, the recent half of KSWIN's test, the rows since the warning began; otherwise 1.
+    of 1. Their run length is the rows since the warning began.
 
     References
     ----------
@@ -64,11 +63,10 @@ class RiverDetector:
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> values = rng.normal(size=(1000, 1))
-    >>> values[500:] += 2.0
-    >>> alarm = RiverDetector("adwin", factor=Factor.CONCEPT).update(values)[0]
+    >>> errors = (rng.random((1000, 1)) < np.repeat([[0.1], [0.5]], 500, axis=0)).astype(float)
+    >>> alarm = RiverDetector("ddm", factor=Factor.CONCEPT).update(errors)[0]
     >>> alarm.detector, alarm.row, alarm.run_length
-    ('adwin', 543, 64)
+    ('ddm', 523, 9)
     """
 
     def __init__(self, name: Name, *, factor: Factor, memory: int = 4000, **params: Any) -> None:
@@ -76,13 +74,10 @@ class RiverDetector:
             raise ValueError(f"name must be one of {', '.join(get_args(Name))}, got {name!r}")
         if memory < 2:
             raise ValueError(f"memory must be at least 2 values, got {memory}")
-        if name == "kswin" and params.get("seed") is None:
-            raise ValueError("kswin draws at random and needs a seed")
         self.name = name
         self.factor = factor
         self._memory = memory
         self._params = params
-        self._binary = _CLASSES[name][0] == "river.drift.binary"
         self._warning_rows = 0
         self._start(np.empty(0))
 
@@ -92,13 +87,13 @@ class RiverDetector:
         Raises
         ------
         ValueError
-            If the batch does not have one column, or a value is outside [0, 1] where it must not
-            be; names the row.
+            If the batch does not have one column, or a value is outside [0, 1]; names the row.
         """
         values = as_rows(batch, 1, self.name)[:, 0]
         seen = np.isfinite(values)
-        if self._binary and ((values[seen] < 0) | (values[seen] > 1)).any():
-            row = int(np.flatnonzero(seen & ((values < 0) | (values > 1)))[0])
+        outside = seen & ((values < 0) | (values > 1))
+        if outside.any():
+            row = int(np.argmax(outside))
             raise ValueError(f"{self.name} takes values in [0, 1], got {values[row]} at row {row}")
         alarms = []
         for row, value in enumerate(values.tolist()):
@@ -136,28 +131,22 @@ class RiverDetector:
         return bool(self._river.drift_detected)
 
     def _make(self) -> Any:
-        module_name, class_names = _CLASSES[self.name]
         # Here and not above: River takes a second to import, and only some streams configure it.
-        module = importlib.import_module(module_name)
-        made = next(getattr(module, n) for n in class_names if hasattr(module, n))
+        module = importlib.import_module("river.drift.binary")
+        made = next(getattr(module, n) for n in _CLASSES[self.name] if hasattr(module, n))
         try:
             return made(**self._params)
         except TypeError as error:
             raise ValueError(f"{self.name} refuses {sorted(self._params)}: {error}") from error
 
     def _alarm(self, row: int) -> Alarm:
-        run_length = self._warning_rows
-        if self.name == "adwin":
-            run_length = int(self._river.width)
-        elif self.name == "kswin":
-            run_length = int(self._river.stat_size)
         return Alarm(
             detector=self.name,
             factor=self.factor,
             row=row,
             statistic=1.0,
             threshold=1.0,
-            run_length=max(run_length, 1),
+            run_length=max(self._warning_rows, 1),
             columns=(0,),
         )
 

@@ -10,7 +10,10 @@ from threadpoolctl import threadpool_limits
 
 from detectors.adapters.alibi import AlibiDetector, Name
 from detectors.base import Alarm, Array, Detector, Factor, IntArray, Problem, State
+from detectors.charts.adwin import Adwin
+from detectors.charts.kswin import Kswin
 from detectors.charts.newma import Newma
+from detectors.charts.page_hinkley import PageHinkley
 from detectors.charts.sd_ewma import SdEwma
 from detectors.charts.tssd_ewma import TssdEwma
 from detectors.learners.class_model import ClassModel
@@ -74,12 +77,11 @@ class _Plan:
 
 
 def _river(name: str) -> _Plan:
-    def make(lesson: _Lesson, factor: Factor) -> Detector:
+    def make(lesson: _Lesson, factor: Factor) -> Detector:  # noqa: ARG001 - nothing is learned
         # River takes more than a second to import, and most streams never ask for it.
         from detectors.adapters.river import RiverDetector  # noqa: PLC0415
 
-        params = {"seed": lesson.seed} if name == "kswin" else {}
-        return RiverDetector(name, factor=factor, **params)  # type: ignore[arg-type]
+        return RiverDetector(name, factor=factor)  # type: ignore[arg-type]
 
     return _Plan(Feed.LABELLED, make, None)
 
@@ -163,10 +165,12 @@ _PLANS: Mapping[str, _Plan] = {
     "tssd_ewma on inputs": _Plan(
         Feed.SEEN, lambda a, factor: TssdEwma(SdEwma.fit(a.rows, factor=factor)), _rows_only
     ),
-    **{
-        f"{name} on errors": _river(name)
-        for name in ("adwin", "page_hinkley", "kswin", "ddm", "eddm", "hddm_a", "hddm_w")
-    },
+    "adwin on errors": _Plan(Feed.LABELLED, lambda _, factor: Adwin(1, factor=factor), None),
+    "page_hinkley on errors": _Plan(
+        Feed.LABELLED, lambda _, factor: PageHinkley(1, factor=factor), None
+    ),
+    "kswin on errors": _Plan(Feed.LABELLED, lambda _, factor: Kswin(1, factor=factor), None),
+    **{f"{name} on errors": _river(name) for name in ("ddm", "eddm", "hddm_a", "hddm_w")},
     "alibi_mmd on inputs": _alibi("mmd"),
     "alibi_lsdd on inputs": _alibi("lsdd"),
     "alibi_cvm on inputs": _alibi("cvm"),
@@ -303,7 +307,7 @@ class NamedWatch:
         """The statistic as a share of its threshold, where the detector has one; else 0."""
         value = float(getattr(self.detector, "statistic", 0.0))
         threshold = float(getattr(self.detector, "threshold", 0.0))
-        # The e-detectors' statistics are such shares already.
+        # The e-detectors' statistics and those of the banks are such shares already.
         return value / threshold if isinstance(self.detector, Newma) and threshold else value
 
     def update(self, rows: Array, labels: IntArray) -> Sequence[Alarm]:

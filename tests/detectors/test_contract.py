@@ -19,10 +19,13 @@ import detectors
 from detectors.adapters.alibi import AlibiDetector
 from detectors.adapters.river import RiverDetector
 from detectors.base import Alarm, Array, Detector, Factor
+from detectors.charts.adwin import Adwin
 from detectors.charts.cusum import CusumBank
 from detectors.charts.ewma import EwmaBank
+from detectors.charts.kswin import Kswin
 from detectors.charts.msd_ewma import MsdEwma
 from detectors.charts.newma import Newma
+from detectors.charts.page_hinkley import PageHinkley
 from detectors.charts.sd_ewma import SdEwma
 from detectors.charts.tsmsd_ewma import TsmsdEwma
 from detectors.charts.tssd_ewma import TssdEwma
@@ -41,8 +44,8 @@ def bank(kind: type[CusumBank] | type[EwmaBank], **options: Any) -> Make:
     return lambda: kind(np.zeros(3), np.ones(3), factor=Factor.COVARIATE, **options)
 
 
-def river(name: Any, **params: Any) -> Make:
-    return lambda: RiverDetector(name, factor=Factor.CONCEPT, memory=300, **params)
+def river(name: Any) -> Make:
+    return lambda: RiverDetector(name, factor=Factor.CONCEPT, memory=300)
 
 
 def reference(n: int = 160, k: int = 3) -> Array:
@@ -76,9 +79,9 @@ def conditional_e() -> ConditionalEDetector:
 MAKERS: Mapping[str, Make] = {
     "cusum": bank(CusumBank, thresholds=(40.0, 10.0)),
     "ewma": bank(EwmaBank),
-    "adwin": river("adwin"),
-    "page_hinkley": river("page_hinkley", threshold=20.0),
-    "kswin": river("kswin", seed=1),
+    "adwin": lambda: Adwin(3, delta=0.05, factor=Factor.COVARIATE),
+    "page_hinkley": lambda: PageHinkley(3, threshold=20.0, factor=Factor.COVARIATE),
+    "kswin": lambda: Kswin(3, window_size=60, stat_size=20, factor=Factor.COVARIATE),
     "ddm": river("ddm"),
     "eddm": river("eddm"),
     "hddm_a": river("hddm_a"),
@@ -102,7 +105,6 @@ MAKERS: Mapping[str, Make] = {
 ERRORS = {"ddm", "eddm", "hddm_a", "hddm_w", "label_e"}
 LABELLED = {"mondrian", "conditional_e"}
 """Their last column is the class code."""
-ONE_COLUMN = {"adwin", "page_hinkley", "kswin"}
 
 crossed = pytest.mark.parametrize("name", MAKERS)
 
@@ -113,7 +115,7 @@ def stream(name: str) -> Array:
     if name in ERRORS:
         rate = np.where(np.arange(N_ROWS) < CHANGE, 0.15, 0.6)
         return (rng.random((N_ROWS, 1)) < rate[:, None]).astype(np.float64)
-    rows = rng.normal(size=(N_ROWS, 1 if name in ONE_COLUMN else 3))
+    rows = rng.normal(size=(N_ROWS, 3))
     rows[CHANGE:] += 1.2
     if name == "conditional_e":
         rows[CHANGE:] -= 1.2
