@@ -15,6 +15,7 @@ import numpy.typing as npt
 from detectors.base import Array, IntArray, State
 from service.domain.waiting import NOTHING, Bound, Pruned, Side, SpillChanges, Spilled
 from service.monitor.clock import StreamClock
+from service.settings.stream import LabelSettings
 
 LEAP = 0.5
 """Part of `max_age_s` by which the stream's time may go on without patience: a step that makes at
@@ -690,6 +691,27 @@ class LabelJoin:
         self._coming.clear()
         if self._clock.now != self._read_time:
             self._coming.append((1, self._clock.now))
+
+
+def join_of(settings: LabelSettings, *, spills: bool, joined_before: bool) -> LabelJoin:
+    """The join of a stream.
+
+    Parameters
+    ----------
+    settings
+        How much may wait, and for how long.
+    spills
+        Whether there is a store for those that have no room in memory.
+    joined_before
+        Whether somebody else has joined the labels: then nothing grows old, and no id comes again.
+    """
+    return LabelJoin(
+        settings.max_pending,
+        max_spilled=settings.max_spilled if spills else 0,
+        max_age_s=math.inf if joined_before else settings.max_age_s,
+        recall=0 if joined_before else None,
+        from_first_label=not settings.spill_from_start,
+    )
 
 
 def _repeated(label: str, known: str) -> Outcome:

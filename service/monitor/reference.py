@@ -126,8 +126,10 @@ class Baseline:
         self.frozen = True
 
     def label(self, index: IntArray, labels: Sequence[str], served: Sequence[str | None]) -> None:
-        """Take labels of the window, and what had been predicted; late ones count too."""
-        for n, label, answer in zip(index.tolist(), labels, served, strict=True):
+        """Take those labels that are of the window, and what had been predicted; also late."""
+        held = (index >= self.start) & (index < self.end)
+        for k in np.flatnonzero(held).tolist():
+            n, label, answer = int(index[k]), labels[k], served[k]
             self._labels[n] = label
             if answer is not None:
                 is_right = answer == label

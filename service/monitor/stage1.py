@@ -45,6 +45,10 @@ class Rows:
             return np.empty((len(index), self.rows.shape[1])), inside
         return self.rows[np.where(inside, at, 0)], inside
 
+    def among(self, start: int, stop: int) -> Array:
+        """Rows of the observations from an index to another."""
+        return self.rows[start - self.first : stop - self.first]
+
 
 class Watches:
     """The watches of a stream against one reference.

@@ -31,8 +31,8 @@ from models.spec import ModelVersion
 from service.domain.decision import ActionKind, Means
 from service.domain.incident import Incident
 from service.domain.job import JobState
-from service.monitor.monitor import Policy
 from service.monitor.outcomes import Outcomes
+from service.monitor.stage2 import Policy
 from service.notify.dead_letters import open_dead_letters
 from service.pipeline.lane import Lane
 from service.pipeline.show import show
