@@ -3,132 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple, Protocol
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, IntArray, State
-from service.domain.waiting import NOTHING, Bound, Pruned, Side, SpillChanges, Spilled
+from service.domain.waiting import Pruned, Side, SpillChanges, Spilled
+from service.monitor.ahead import Ahead
 from service.monitor.clock import StreamClock
+from service.monitor.label_outcomes import (
+    NO_CHANGE,
+    Change,
+    Counted,
+    Ended,
+    Joined,
+    Mistimed,
+    Outcome,
+    repeated,
+)
+from service.monitor.spilling import Spilling
 from service.settings.stream import LabelSettings
 
 LEAP = 0.5
 """Part of `max_age_s` by which the stream's time may go on without patience: a step that makes at
 most half of what waits older than it may be."""
-
-
-class Outcome(StrEnum):
-    """What became of a label; each is counted.
-
-    A label that comes has one of the first five. One that came early gets a second outcome later.
-    """
-
-    JOINED = "joined"
-    """It met its observation."""
-    EARLY = "early"
-    """It came before its observation and waits for it."""
-    DUPLICATE = "duplicate"
-    """The observation has this label already."""
-    CONFLICT = "conflict"
-    """The observation has another label already; the first one stays."""
-    EXPIRED = "expired"
-    """It came for an observation that is too old."""
-    UNKNOWN = "unknown"
-    """An early label whose observation did not come while there was room and time for it."""
-
-
-class Ended(StrEnum):
-    """Why no label is waited for any more, though none came; each is counted."""
-
-    SUPERSEDED = "superseded"
-    """A newer observation has the same id, and labels mean that one."""
-    GIVEN_UP = "given_up"
-    """There was no room for it any more, or it was too old."""
-
-
-class Mistimed(StrEnum):
-    """How a record's own time differs from the stream's by more than `max_age_s`; counted."""
-
-    AHEAD = "ahead"
-    """It lies ahead. Such an entry does not grow old: it leaves when there is no room for it."""
-    BEHIND = "behind"
-    """It lies behind. Such an observation is too old for a label when it comes."""
-
-
-Counted = Counter[Outcome | Ended | Mistimed]
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A label that met its observation.
-
-    Attributes
-    ----------
-    index
-        The observation's index in its stream.
-    label
-        The label.
-    delay
-        Observations between the observation and its label; 0 if they came together.
-    seconds
-        From the observation's time to its label's, of a label that came later; None where one of
-        the two records has no time, and where they are further apart than `max_age_s`: one of the
-        clocks is wrong.
-    spilled
-        The observation, if it had been spilled; then its row is not in memory any more.
-    """
-
-    index: int
-    label: str
-    delay: int
-    seconds: float | None = None
-    spilled: Spilled | None = None
-
-
-class Change(NamedTuple):
-    """What a record did to the observations and labels that wait for each other.
-
-    Attributes
-    ----------
-    outcome
-        Of the label that the record brought or met; None if there was none.
-    joined
-        The label that met its observation, or None.
-    forgotten
-        Index and id of the observation that left the memory without a label, or None.
-    spilled
-        The same observation, if its label can still come.
-    """
-
-    outcome: Outcome | None = None
-    joined: Joined | None = None
-    forgotten: tuple[int, str] | None = None
-    spilled: Spilled | None = None
-
-
-NO_CHANGE = Change()
-
-
-class Spill(Protocol):
-    """Where those wait that have no room in memory."""
-
-    def find(self, ids: Collection[str], /) -> Iterable[Spilled]:
-        """Those of these ids that were written and not deleted."""
-        ...
-
-    def count(self) -> Mapping[Side, int]:
-        """How many were written and not deleted."""
-        ...
-
-
-_AGES = {Side.OBSERVATION: 2, Side.LABEL: 1}
-"""How many times `max_age_s` an entry is kept: a label that comes too late is to be told from one
-of an unknown id."""
 
 
 class LabelJoin:
@@ -181,7 +81,6 @@ class LabelJoin:
         if max_pending < 1:
             raise ValueError(f"max_pending must be positive, got {max_pending}")
         self.max_pending = max_pending
-        self.max_spilled = max_spilled
         self.max_age_s = max_age_s
         self._recall = max_pending if recall is None else recall
         self._is_labelled = not from_first_label
@@ -190,21 +89,10 @@ class LabelJoin:
         self._early: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._done: OrderedDict[str, str] = OrderedDict()
         self._clock = StreamClock(LEAP * max_age_s) if clock is None else clock
-        self._read_time = -math.inf
-        self._numbers = dict.fromkeys(Side, 0)
-        self._n_spilled = dict.fromkeys(Side, 0)
-        self._changed: dict[str, Spilled | None] = {}
-        self._at_hand: dict[str, Spilled] = {}
-        self._oldest: float | None = None
-        self._passed = dict.fromkeys(Side, NOTHING)
+        self._ahead = Ahead()
+        self._spilling = Spilling(max_spilled, max_age_s)
         self._counted: Counted = Counter()
         self._n_given_up = 0
-        self._n_joined = 0
-        self._n_read = 0
-        # Waits that end in an event which is not read yet: its number, and the observation.
-        self._ending: deque[tuple[int, int, str]] = deque()
-        # The stream's time from an event on which is not read yet, by the event's number.
-        self._coming: deque[tuple[int, float]] = deque()
 
     @property
     def n_waiting(self) -> int:
@@ -219,7 +107,7 @@ class LabelJoin:
     @property
     def n_spilled(self) -> Mapping[Side, int]:
         """Spilled observations and labels, written or not."""
-        return dict(self._n_spilled)
+        return dict(self._spilling.n)
 
     @property
     def clock(self) -> float:
@@ -234,7 +122,7 @@ class LabelJoin:
     @property
     def read_time(self) -> float:
         """The stream's time as of the event that was read last."""
-        return self._read_time
+        return self._ahead.read_time
 
     @property
     def oldest_time(self) -> float | None:
@@ -242,8 +130,9 @@ class LabelJoin:
 
         Of those in the store it is as of when it was last written.
         """
-        if self._oldest is not None and self._n_spilled[Side.OBSERVATION]:
-            return self._oldest
+        oldest = self._spilling.oldest
+        if oldest is not None and self._spilling.n[Side.OBSERVATION]:
+            return oldest
         since, until = self._alive
         return next((t for t in self._times.values() if since <= t <= until), None)
 
@@ -257,27 +146,19 @@ class LabelJoin:
 
     def read(self, n: int = 1) -> None:
         """Note that the reader has come `n` events further."""
-        self._n_read += n
-        while self._ending and self._ending[0][0] <= self._n_read:
-            self._ending.popleft()
-        while self._coming and self._coming[0][0] <= self._n_read:
-            self._read_time = self._coming.popleft()[1]
+        self._ahead.read(n)
 
     def restart_time(self) -> None:
         """Forget the stream's time: what comes next is of another one than what came."""
         self._clock.restart()
-        self._coming.clear()
-        self._read_time = -math.inf
+        self._ahead.forget_time()
 
     def ids(self, indices: Sequence[int]) -> list[str]:
         """Ids of observations that wait in memory for their label, in the order asked for.
 
         They are those that waited when the last event was read, each of them read as well.
         """
-        wanted = set(indices)
-        found = {i: k for k, i in self._waiting.items() if i in wanted}
-        found |= {i: k for _, i, k in self._ending if i in wanted}
-        return [found[i] for i in indices if i in found]
+        return self._ahead.ids(indices, self._waiting)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -296,9 +177,9 @@ class LabelJoin:
             if label is None:
                 label = early
             else:
-                self._counted[_repeated(early, label)] += 1
+                self._counted[repeated(early, label)] += 1
         if label is not None:
-            self._n_joined += 2
+            self._ahead.n_joined += 2
             self._remember(id_, label)
             return Change(Outcome.JOINED, Joined(index, label, 0), forgotten)
         spilled = None
@@ -307,7 +188,7 @@ class LabelJoin:
             self._times[id_] = time
         if len(self._waiting) > self.max_pending:
             forgotten, spilled = self._push_out()
-        self._n_joined += 1
+        self._ahead.n_joined += 1
         return NO_CHANGE if forgotten is None else Change(None, None, forgotten, spilled)
 
     def observe_all(
@@ -337,7 +218,8 @@ class LabelJoin:
             of the one that came, the index of the one that left, and its id. None if they have to
             be taken one after the other; then nothing has changed.
         """
-        if self._early or self._may_be_spilled or (self.max_spilled and self._is_labelled):
+        spilling = self._spilling
+        if self._early or not spilling.is_empty or (spilling.max_spilled and self._is_labelled):
             return None
         if not self._waiting.keys().isdisjoint(ids) or len(set(ids)) < len(ids):
             return None
@@ -346,7 +228,7 @@ class LabelJoin:
             has_label = np.zeros(len(ids), np.bool_)
         # Events before each of them: an observation is one, and its label another.
         before = np.arange(len(ids)) + np.cumsum(has_label) - has_label
-        base = self._n_joined
+        base = self._ahead.n_joined
         left: list[tuple[int, int, str]] = []
         done = 0
         for at in self._tick_all(times, base + before):
@@ -358,7 +240,7 @@ class LabelJoin:
         for n in np.flatnonzero(has_label).tolist():
             assert labels is not None
             self._remember(ids[n], str(labels[n]))
-        self._n_joined = base + len(ids) + int(has_label.sum())
+        self._ahead.n_joined = base + len(ids) + int(has_label.sum())
         return left
 
     def _wait_all(
@@ -381,8 +263,8 @@ class LabelJoin:
         for n in wait[max(room, 0) :]:
             id_, index = self._waiting.popitem(last=False)
             self._times.pop(id_, None)
-            self._ending.append((int(before[n]) + 1, index, id_))
             left.append((n, index, id_))
+        self._ahead.all_end((int(before[n]) + 1, index, id_) for n, index, id_ in left)
         self._n_given_up += len(left)
         return left
 
@@ -403,17 +285,17 @@ class LabelJoin:
             # It can meet nothing any more, and in the store there is one place for both.
             forgotten = self._end(id_)
             self._give_up(Side.OBSERVATION)
-        entry = self._find(id_) if self._may_be_spilled else None
+        entry = self._find(id_)
         if entry is not None and entry.side is Side.OBSERVATION:
             if self._is_old(entry.time):
                 return Change(Outcome.EXPIRED)
-            self._drop(entry)
+            self._spilling.drop(entry)
             delay = newest_index - entry.index
             joined = Joined(entry.index, label, delay, time - entry.time, entry)
             return self._join(id_, label, joined)
         known = self._done.get(id_) or self._early_label(id_, entry)
         if known is not None:
-            return Change(_repeated(label, known), None, forgotten)
+            return Change(repeated(label, known), None, forgotten)
         self._early[id_] = (label, time)
         if len(self._early) > self.max_pending:
             old, (its_label, came) = self._early.popitem(last=False)
@@ -425,7 +307,7 @@ class LabelJoin:
         return Change(forgotten=self._end(id_))
 
     def _join(self, id_: str, label: str, joined: Joined) -> Change:
-        self._n_joined += 1
+        self._ahead.n_joined += 1
         self._remember(id_, label)
         if joined.seconds is not None and not abs(joined.seconds) <= self.max_age_s:
             joined = Joined(joined.index, label, joined.delay, None, joined.spilled)
@@ -439,10 +321,10 @@ class LabelJoin:
             if not self._is_old(came):
                 return label
             self._give_up(Side.LABEL)
-        entry = self._find(id_) if self._may_be_spilled else None
+        entry = self._find(id_)
         if entry is None:
             return None
-        self._drop(entry)
+        self._spilling.drop(entry)
         if entry.side is Side.OBSERVATION:
             self._counted[Ended.SUPERSEDED] += 1
             return None
@@ -465,7 +347,7 @@ class LabelJoin:
         if index is None:
             return None
         self._times.pop(id_, None)
-        self._ending.append((self._n_joined + 1, index, id_))
+        self._ahead.ends(index, id_)
         return index, id_
 
     def _remember(self, id_: str, label: str) -> None:
@@ -504,7 +386,7 @@ class LabelJoin:
             if now != then:
                 if now < then:
                     yield newest
-                self._n_joined = int(before[newest])
+                self._ahead.n_joined = int(before[newest])
                 self._set(then, now)
             self._count_mistimed(times[timed[stop - 1 : stop]], now)
             start = stop
@@ -524,25 +406,16 @@ class LabelJoin:
         while self._early and self._is_old(next(iter(self._early.values()))[1]):
             self._early.popitem(last=False)
             self._give_up(Side.LABEL)
-        if self._coming and self._coming[-1][0] == self._n_joined + 1:
-            self._coming.pop()
-        self._coming.append((self._n_joined + 1, now))
+        self._ahead.time_is(now)
 
     def _set_back(self, before: float) -> None:
-        """Keep what was too old by the stream's time before as it was: it may be deleted already.
-
-        One bound does for all times that the stream is set back: the latest, of all entries so far.
-        """
-        for side, times in _AGES.items():
-            ended = max(self._passed[side].time, before - times * self.max_age_s)
-            self._passed[side] = Bound(self._numbers[side], ended)
-        ended = self._passed[Side.OBSERVATION].time
-        self._times = {id_: -math.inf if t < ended else t for id_, t in self._times.items()}
-        ended = self._passed[Side.LABEL].time
-        for id_ in [id_ for id_, (_, came) in self._early.items() if came < ended]:
+        """Keep what was too old by the stream's time before as it was."""
+        ended = self._spilling.set_back(before)
+        own = ended[Side.OBSERVATION]
+        self._times = {id_: -math.inf if t < own else t for id_, t in self._times.items()}
+        for id_ in [i for i, (_, came) in self._early.items() if came < ended[Side.LABEL]]:
             del self._early[id_]
             self._give_up(Side.LABEL)
-        self._oldest = None
 
     def _time_of(self, id_: str) -> float:
         """The time of an observation that waits; not a number if it has none."""
@@ -561,10 +434,6 @@ class LabelJoin:
 
     # -- those without room --------------------------------------------------------------------
 
-    @property
-    def _may_be_spilled(self) -> bool:
-        return any(self._n_spilled.values())
-
     def _push_out(self) -> tuple[tuple[int, str] | None, Spilled | None]:
         """Make room for the observation that came last."""
         id_, index = next(iter(self._waiting.items()))
@@ -572,72 +441,45 @@ class LabelJoin:
         return self._end(id_), self._spill(entry)
 
     def _spill(self, entry: Spilled) -> Spilled | None:
-        if not self.max_spilled or not self._is_labelled:
+        if not self._spilling.max_spilled or not self._is_labelled:
             if entry.side is Side.OBSERVATION:
                 self._n_given_up += 1  # for each observation of a stream without labels
             else:
                 self._give_up(entry.side)
             return None
-        self._numbers[entry.side] += 1
-        self._n_spilled[entry.side] += 1
-        entry.number = self._numbers[entry.side]
-        self._changed[entry.id] = entry
+        self._spilling.add(entry)
         return entry
 
     def _find(self, id_: str) -> Spilled | None:
         """The spilled entry of an id, if it can still meet."""
-        entry = self._changed[id_] if id_ in self._changed else self._at_hand.get(id_)
+        entry = self._spilling.find(id_)
         if entry is None:
             return None
-        if any(bound.holds(entry) for bound in self._over(entry.side)):
-            self._drop(entry)
+        if self._spilling.is_over(entry, self._clock.now):
+            self._spilling.drop(entry)
             self._give_up(entry.side)
             return None
         return entry
 
-    def _drop(self, entry: Spilled) -> None:
-        self._changed[entry.id] = None
-        self._n_spilled[entry.side] -= 1
-
     def _give_up(self, side: Side, n: int = 1) -> None:
         self._counted[Outcome.UNKNOWN if side is Side.LABEL else Ended.GIVEN_UP] += n
 
-    def _over(self, side: Side) -> list[Bound]:
-        """Those without room, those too old, and those that were too old before it was set back."""
-        bounds = (
-            Bound(self._numbers[side] - self.max_spilled, math.inf),
-            Bound(math.inf, self._clock.now - _AGES[side] * self.max_age_s),
-            self._passed[side],
-        )
-        return [b for b in bounds if b.number > 0 and b.time > -math.inf]
-
     def wanted(self, ids: Iterable[str]) -> list[str]:
         """Those of these ids that have to be looked up among the spilled entries."""
-        if not self._may_be_spilled:
-            return []
-        here = (self._changed, self._waiting, self._early)
-        return [i for i in dict.fromkeys(ids) if not any(i in held for held in here)]
+        return self._spilling.wanted(ids, self._waiting, self._early)
 
     def at_hand(self, found: Iterable[Spilled]) -> None:
         """Take what was found for the ids of the next records."""
-        self._at_hand = {entry.id: entry for entry in found}
+        self._spilling.at_hand(found)
 
     def unwritten(self) -> SpillChanges:
         """What is to be written of the spilled entries."""
-        return SpillChanges(
-            [entry for entry in self._changed.values() if entry is not None],
-            [id_ for id_, entry in self._changed.items() if entry is None],
-            {side: self._over(side) for side, n in self._n_spilled.items() if n},
-            self._alive,
-        )
+        return self._spilling.unwritten(self._clock.now, self._alive)
 
     def written(self, pruned: Pruned) -> None:
         """Note that the unwritten is written."""
-        self._changed.clear()
-        self._at_hand.clear()
-        self._oldest = pruned.oldest
+        self._spilling.written(pruned)
         for side, n in pruned.deleted.items():
-            self._n_spilled[side] = max(self._n_spilled[side] - n, 0)
             self._give_up(side, n)
 
     # -- snapshot ------------------------------------------------------------------------------
@@ -659,10 +501,9 @@ class LabelJoin:
             ],
             "done": [list(self._done), list(self._done.values())],
             "clock": self._clock.snapshot(),
-            "read_time": self._read_time,
-            "passed": [list(self._passed[side]) for side in Side],
+            "read_time": self._ahead.read_time,
             "is_labelled": self._is_labelled,
-            "numbers": [self._numbers[side] for side in Side],
+            "spilling": self._spilling.snapshot(),
         }
 
     def restore(self, state: State, n_spilled: Mapping[Side, int] | None = None) -> None:
@@ -676,21 +517,11 @@ class LabelJoin:
         self._early = OrderedDict(zip(ids, early, strict=True))
         self._done = OrderedDict(zip(*state["done"], strict=True))
         self._clock.restore(state["clock"])
-        self._read_time = state["read_time"]
-        self._passed = {s: Bound(*p) for s, p in zip(Side, state["passed"], strict=True)}
         self._is_labelled = state["is_labelled"]
-        self._numbers = dict(zip(Side, state["numbers"], strict=True))
-        self._n_spilled = {side: (n_spilled or {}).get(side, 0) for side in Side}
-        self._changed.clear()
-        self._at_hand.clear()
-        self._oldest = None
+        self._spilling.restore(state["spilling"], n_spilled or {})
+        self._ahead.restart(state["read_time"], self._clock.now)
         self._counted.clear()
         self._n_given_up = 0
-        self._n_joined = self._n_read = 0
-        self._ending.clear()
-        self._coming.clear()
-        if self._clock.now != self._read_time:
-            self._coming.append((1, self._clock.now))
 
 
 def join_of(settings: LabelSettings, *, spills: bool, joined_before: bool) -> LabelJoin:
@@ -712,7 +543,3 @@ def join_of(settings: LabelSettings, *, spills: bool, joined_before: bool) -> La
         recall=0 if joined_before else None,
         from_first_label=not settings.spill_from_start,
     )
-
-
-def _repeated(label: str, known: str) -> Outcome:
-    return Outcome.DUPLICATE if known == label else Outcome.CONFLICT

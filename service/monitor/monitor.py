@@ -21,7 +21,8 @@ from service.monitor import elsewhere
 from service.monitor.batch import Batch
 from service.monitor.events import Events
 from service.monitor.join import join
-from service.monitor.labels import Ended, Outcome, join_of
+from service.monitor.label_outcomes import Ended, Outcome
+from service.monitor.labels import join_of
 from service.monitor.moment import Moment
 from service.monitor.outcomes import Outcomes, all_of, by_kind
 from service.monitor.phase import STAY, Phase, Turn, turn_of

@@ -11,7 +11,7 @@ from detectors.base import Alarm, Evidence, IntArray
 from service.domain.decision import Decision
 from service.domain.incident import Incident
 from service.monitor.events import Delay
-from service.monitor.labels import Counted, Ended, Mistimed, Outcome
+from service.monitor.label_outcomes import Counted, Ended, Mistimed, Outcome
 
 
 @dataclass(frozen=True, slots=True)

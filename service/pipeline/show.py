@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from service.domain.incident import IncidentState
 from service.domain.waiting import Side
-from service.monitor.labels import Ended, Outcome
+from service.monitor.label_outcomes import Ended, Outcome
 from service.monitor.phase import Phase
 from service.monitor.reweighting import prior_in_force
 from service.pipeline.stream import Batch, Stream

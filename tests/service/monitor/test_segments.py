@@ -16,7 +16,7 @@ from service.domain.decision import ActionKind, Decision
 from service.domain.incident import Incident, IncidentState, Point
 from service.monitor import segments
 from service.monitor.events import Arrival
-from service.monitor.labels import Change
+from service.monitor.label_outcomes import Change
 from service.monitor.outcomes import Outcomes
 from service.pipeline.stream import Stream
 from service.records import decode as records

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.monitor.labels import Ended, Outcome
+from service.monitor.label_outcomes import Ended, Outcome
 from service.telemetry.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec, Type, reference
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
