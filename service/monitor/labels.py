@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, IntArray, State
 from service.domain.waiting import Pruned, Side, SpillChanges, Spilled
+from service.monitor.ageing import Ageing
 from service.monitor.ahead import Ahead
 from service.monitor.clock import StreamClock
+from service.monitor.in_memory import EarlyLabels, Observations
 from service.monitor.label_outcomes import (
     NO_CHANGE,
     Change,
     Counted,
     Ended,
     Joined,
-    Mistimed,
     Outcome,
     repeated,
 )
 from service.monitor.spilling import Spilling
 from service.settings.stream import LabelSettings
-
-LEAP = 0.5
-"""Part of `max_age_s` by which the stream's time may go on without patience: a step that makes at
-most half of what waits older than it may be."""
 
 
 class LabelJoin:
@@ -84,11 +81,10 @@ class LabelJoin:
         self.max_age_s = max_age_s
         self._recall = max_pending if recall is None else recall
         self._is_labelled = not from_first_label
-        self._waiting: OrderedDict[str, int] = OrderedDict()
-        self._times: dict[str, float] = {}  # of those that wait and have one, in the same order
-        self._early: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._waiting = Observations()
+        self._early = EarlyLabels()
         self._done: OrderedDict[str, str] = OrderedDict()
-        self._clock = StreamClock(LEAP * max_age_s) if clock is None else clock
+        self._ageing = Ageing(max_age_s, clock)
         self._ahead = Ahead()
         self._spilling = Spilling(max_spilled, max_age_s)
         self._counted: Counted = Counter()
@@ -112,12 +108,12 @@ class LabelJoin:
     @property
     def clock(self) -> float:
         """The stream's time, in Unix seconds; minus infinity before there is one."""
-        return self._clock.now
+        return self._ageing.now
 
     @property
     def latest_time(self) -> float:
         """The latest time of the newest records, but for wrong clocks; minus infinity for none."""
-        return self._clock.latest
+        return self._ageing.latest
 
     @property
     def read_time(self) -> float:
@@ -133,8 +129,7 @@ class LabelJoin:
         oldest = self._spilling.oldest
         if oldest is not None and self._spilling.n[Side.OBSERVATION]:
             return oldest
-        since, until = self._alive
-        return next((t for t in self._times.values() if since <= t <= until), None)
+        return self._waiting.oldest_between(*self._ageing.alive)
 
     def counted(self) -> Counted:
         """What happened besides the outcomes that the changes tell, since this was last asked."""
@@ -142,6 +137,8 @@ class LabelJoin:
         if self._n_given_up:
             counted[Ended.GIVEN_UP] += self._n_given_up
             self._n_given_up = 0
+        counted.update(self._ageing.mistimed)
+        self._ageing.mistimed.clear()
         return counted
 
     def read(self, n: int = 1) -> None:
@@ -150,7 +147,7 @@ class LabelJoin:
 
     def restart_time(self) -> None:
         """Forget the stream's time: what comes next is of another one than what came."""
-        self._clock.restart()
+        self._ageing.restart()
         self._ahead.forget_time()
 
     def ids(self, indices: Sequence[int]) -> list[str]:
@@ -158,7 +155,7 @@ class LabelJoin:
 
         They are those that waited when the last event was read, each of them read as well.
         """
-        return self._ahead.ids(indices, self._waiting)
+        return self._ahead.ids(indices, self._waiting.index)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -183,9 +180,7 @@ class LabelJoin:
             self._remember(id_, label)
             return Change(Outcome.JOINED, Joined(index, label, 0), forgotten)
         spilled = None
-        self._waiting[id_] = index
-        if not math.isnan(time):
-            self._times[id_] = time
+        self._waiting.add(id_, index, time)
         if len(self._waiting) > self.max_pending:
             forgotten, spilled = self._push_out()
         self._ahead.n_joined += 1
@@ -221,7 +216,7 @@ class LabelJoin:
         spilling = self._spilling
         if self._early or not spilling.is_empty or (spilling.max_spilled and self._is_labelled):
             return None
-        if not self._waiting.keys().isdisjoint(ids) or len(set(ids)) < len(ids):
+        if not self._waiting.index.keys().isdisjoint(ids) or len(set(ids)) < len(ids):
             return None
         has_label = np.array([y is not None for y in labels or ()], np.bool_)
         if not len(has_label):
@@ -231,10 +226,13 @@ class LabelJoin:
         base = self._ahead.n_joined
         left: list[tuple[int, int, str]] = []
         done = 0
-        for at in self._tick_all(times, base + before):
-            # The stream's time is set back: of those that came before it counts for all.
-            left += self._wait_all(ids, first, has_label, times, slice(done, at), base + before)
-            done = at
+        for at, then, now in self._ageing.tick_all(times):
+            if now < then:  # what came before is told of it
+                which = slice(done, at)
+                left += self._wait_all(ids, first, has_label, times, which, base + before)
+                done = at
+            self._ahead.n_joined = base + int(before[at])
+            self._set(then, now)
         end = slice(done, len(ids))
         left += self._wait_all(ids, first, has_label, times, end, base + before)
         for n in np.flatnonzero(has_label).tolist():
@@ -256,13 +254,10 @@ class LabelJoin:
         new = np.arange(len(ids))[which][~has_label[which]]
         room = self.max_pending - len(self._waiting)
         wait = new.tolist()
-        self._waiting.update(zip([ids[n] for n in wait], (first + new).tolist(), strict=True))
-        timed = new[~np.isnan(times[new])]
-        self._times.update(zip([ids[n] for n in timed], times[timed].tolist(), strict=True))
+        self._waiting.add_all([ids[n] for n in wait], first + new, times[new])
         left = []
         for n in wait[max(room, 0) :]:
-            id_, index = self._waiting.popitem(last=False)
-            self._times.pop(id_, None)
+            id_, index, _ = self._waiting.push_out()
             left.append((n, index, id_))
         self._ahead.all_end((int(before[n]) + 1, index, id_) for n, index, id_ in left)
         self._n_given_up += len(left)
@@ -273,11 +268,11 @@ class LabelJoin:
         self._tick(time)
         self._is_labelled = True
         forgotten = None
-        index = self._waiting.get(id_)
+        index = self._waiting.index.get(id_)
         if index is not None:
-            began = self._time_of(id_)
-            if not self._is_old(began, 2):
-                if self._is_old(began):
+            began = self._waiting.time_of(id_)
+            if not self._ageing.is_old(began, 2):
+                if self._ageing.is_old(began):
                     return Change(Outcome.EXPIRED)
                 self._end(id_)
                 joined = Joined(index, label, newest_index - index, time - began)
@@ -287,7 +282,7 @@ class LabelJoin:
             self._give_up(Side.OBSERVATION)
         entry = self._find(id_)
         if entry is not None and entry.side is Side.OBSERVATION:
-            if self._is_old(entry.time):
+            if self._ageing.is_old(entry.time):
                 return Change(Outcome.EXPIRED)
             self._spilling.drop(entry)
             delay = newest_index - entry.index
@@ -296,9 +291,9 @@ class LabelJoin:
         known = self._done.get(id_) or self._early_label(id_, entry)
         if known is not None:
             return Change(repeated(label, known), None, forgotten)
-        self._early[id_] = (label, time)
+        self._early.put(id_, label, time)
         if len(self._early) > self.max_pending:
-            old, (its_label, came) = self._early.popitem(last=False)
+            old, its_label, came = self._early.push_out()
             self._spill(Spilled(old, Side.LABEL, 0, -1, came, its_label))
         return Change(Outcome.EARLY, None, forgotten)
 
@@ -315,10 +310,10 @@ class LabelJoin:
 
     def _meet_early(self, id_: str) -> str | None:
         """The label that waits for an observation which has just come; it waits no longer."""
-        early = self._early.pop(id_, None) if self._early else None
+        early = self._early.pop(id_)
         if early is not None:
             label, came = early
-            if not self._is_old(came):
+            if not self._ageing.is_old(came):
                 return label
             self._give_up(Side.LABEL)
         entry = self._find(id_)
@@ -332,21 +327,21 @@ class LabelJoin:
 
     def _early_label(self, id_: str, entry: Spilled | None) -> str | None:
         """The label that an id has already, though its observation has not come."""
-        if id_ not in self._early:
+        early = self._early.get(id_)
+        if early is None:
             return None if entry is None else entry.value
-        label, came = self._early[id_]
-        if not self._is_old(came):
+        label, came = early
+        if not self._ageing.is_old(came):
             return label
-        del self._early[id_]
+        self._early.pop(id_)
         self._give_up(Side.LABEL)
         return None
 
     def _end(self, id_: str) -> tuple[int, str] | None:
         """End the wait of an observation with the event that comes next."""
-        index = self._waiting.pop(id_, None)
+        index = self._waiting.end(id_)
         if index is None:
             return None
-        self._times.pop(id_, None)
         self._ahead.ends(index, id_)
         return index, id_
 
@@ -360,85 +355,31 @@ class LabelJoin:
 
     def _tick(self, time: float) -> None:
         """Note a record's time."""
-        if math.isnan(time):
-            return
-        before = self._clock.now
-        self._clock.tick(time)
-        now = self._clock.now
-        if now != before:
-            self._set(before, now)
-        if abs(now - time) > self.max_age_s and math.isfinite(now):
-            self._counted[Mistimed.AHEAD if time > now else Mistimed.BEHIND] += 1
-
-    def _tick_all(self, times: Array, before: IntArray) -> Iterator[int]:
-        """Note the times of records, `before` each of which so many events have been joined.
-
-        Stops before each one that sets the stream's time back, at its place among the records.
-        """
-        timed = np.flatnonzero(~np.isnan(times))
-        start = 0
-        while start < len(timed):
-            then = self._clock.now
-            stop = start + self._clock.tick_all(times[timed[start:]])
-            now = self._clock.now
-            newest = int(timed[stop - 1])
-            self._count_mistimed(times[timed[start : stop - 1]], then)
-            if now != then:
-                if now < then:
-                    yield newest
-                self._ahead.n_joined = int(before[newest])
-                self._set(then, now)
-            self._count_mistimed(times[timed[stop - 1 : stop]], now)
-            start = stop
-
-    def _count_mistimed(self, times: Array, now: float) -> None:
-        if math.isfinite(now) and len(times):
-            far = np.abs(now - times) > self.max_age_s
-            if far.any():
-                ahead = int((times[far] > now).sum())
-                self._counted[Mistimed.AHEAD] += ahead
-                self._counted[Mistimed.BEHIND] += int(far.sum()) - ahead
+        if (changed := self._ageing.tick(time)) is not None:
+            self._set(*changed)
 
     def _set(self, before: float, now: float) -> None:
         """Give up what the stream's new time makes too old."""
         if now < before:
             self._set_back(before)
-        while self._early and self._is_old(next(iter(self._early.values()))[1]):
-            self._early.popitem(last=False)
+        while self._ageing.is_old(self._early.oldest_time):
+            self._early.push_out()
             self._give_up(Side.LABEL)
         self._ahead.time_is(now)
 
     def _set_back(self, before: float) -> None:
         """Keep what was too old by the stream's time before as it was."""
         ended = self._spilling.set_back(before)
-        own = ended[Side.OBSERVATION]
-        self._times = {id_: -math.inf if t < own else t for id_, t in self._times.items()}
-        for id_ in [i for i, (_, came) in self._early.items() if came < ended[Side.LABEL]]:
-            del self._early[id_]
-            self._give_up(Side.LABEL)
-
-    def _time_of(self, id_: str) -> float:
-        """The time of an observation that waits; not a number if it has none."""
-        return self._times.get(id_, math.nan)
-
-    def _is_old(self, time: float, times: int = 1) -> bool:
-        # What has no time, not a number, is not.
-        return self._clock.now - time > times * self.max_age_s
-
-    @property
-    def _alive(self) -> tuple[float, float]:
-        """Between which times an observation is neither too old for a label nor wrong."""
-        now = self._clock.now
-        until = now + self.max_age_s if math.isfinite(now) else math.inf
-        return now - self.max_age_s, until
+        self._waiting.age_all_before(ended[Side.OBSERVATION])
+        self._give_up(Side.LABEL, self._early.drop_before(ended[Side.LABEL]))
 
     # -- those without room --------------------------------------------------------------------
 
     def _push_out(self) -> tuple[tuple[int, str] | None, Spilled | None]:
         """Make room for the observation that came last."""
-        id_, index = next(iter(self._waiting.items()))
-        entry = Spilled(id_, Side.OBSERVATION, 0, index, self._time_of(id_))
-        return self._end(id_), self._spill(entry)
+        id_, index, time = self._waiting.push_out()
+        self._ahead.ends(index, id_)
+        return (index, id_), self._spill(Spilled(id_, Side.OBSERVATION, 0, index, time))
 
     def _spill(self, entry: Spilled) -> Spilled | None:
         if not self._spilling.max_spilled or not self._is_labelled:
@@ -455,14 +396,15 @@ class LabelJoin:
         entry = self._spilling.find(id_)
         if entry is None:
             return None
-        if self._spilling.is_over(entry, self._clock.now):
+        if self._spilling.is_over(entry, self._ageing.now):
             self._spilling.drop(entry)
             self._give_up(entry.side)
             return None
         return entry
 
     def _give_up(self, side: Side, n: int = 1) -> None:
-        self._counted[Outcome.UNKNOWN if side is Side.LABEL else Ended.GIVEN_UP] += n
+        if n:
+            self._counted[Outcome.UNKNOWN if side is Side.LABEL else Ended.GIVEN_UP] += n
 
     def wanted(self, ids: Iterable[str]) -> list[str]:
         """Those of these ids that have to be looked up among the spilled entries."""
@@ -474,7 +416,7 @@ class LabelJoin:
 
     def unwritten(self) -> SpillChanges:
         """What is to be written of the spilled entries."""
-        return self._spilling.unwritten(self._clock.now, self._alive)
+        return self._spilling.unwritten(self._ageing.now, self._ageing.alive)
 
     def written(self, pruned: Pruned) -> None:
         """Note that the unwritten is written."""
@@ -487,20 +429,10 @@ class LabelJoin:
     def snapshot(self) -> State:
         """Everything needed to go on, once every event is read; but for what is spilled."""
         return {
-            # Columns, because a checkpoint has up to `max_pending` of them: lists of pairs took
-            # ten times as long.
-            "waiting": [
-                list(self._waiting),
-                np.fromiter(self._waiting.values(), np.int64, len(self._waiting)),
-                np.fromiter(map(self._time_of, self._waiting), np.float64, len(self._waiting)),
-            ],
-            "early": [
-                list(self._early),
-                [label for label, _ in self._early.values()],
-                np.array([time for _, time in self._early.values()], np.float64),
-            ],
+            "waiting": self._waiting.snapshot(),
+            "early": self._early.snapshot(),
             "done": [list(self._done), list(self._done.values())],
-            "clock": self._clock.snapshot(),
+            "clock": self._ageing.snapshot(),
             "read_time": self._ahead.read_time,
             "is_labelled": self._is_labelled,
             "spilling": self._spilling.snapshot(),
@@ -508,18 +440,13 @@ class LabelJoin:
 
     def restore(self, state: State, n_spilled: Mapping[Side, int] | None = None) -> None:
         """Go on from a snapshot; `n_spilled` are the entries in the store."""
-        ids, indices, times = state["waiting"]
-        self._waiting = OrderedDict(zip(ids, indices.tolist(), strict=True))
-        timed = zip(ids, times.tolist(), strict=True)
-        self._times = {id_: time for id_, time in timed if not math.isnan(time)}
-        ids, labels, times = state["early"]
-        early = zip(labels, times.tolist(), strict=True)
-        self._early = OrderedDict(zip(ids, early, strict=True))
+        self._waiting.restore(state["waiting"])
+        self._early.restore(state["early"])
         self._done = OrderedDict(zip(*state["done"], strict=True))
-        self._clock.restore(state["clock"])
+        self._ageing.restore(state["clock"])
         self._is_labelled = state["is_labelled"]
         self._spilling.restore(state["spilling"], n_spilled or {})
-        self._ahead.restart(state["read_time"], self._clock.now)
+        self._ahead.restart(state["read_time"], self._ageing.now)
         self._counted.clear()
         self._n_given_up = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Protocol
 
 from detectors.base import State
@@ -110,11 +110,11 @@ class Spilling:
 
     # -- the store -----------------------------------------------------------------------------
 
-    def wanted(self, ids: Iterable[str], *held: Mapping[str, object]) -> list[str]:
+    def wanted(self, ids: Iterable[str], *held: Container[str]) -> list[str]:
         """Those of these ids that have to be looked up; those that are held elsewhere have not."""
         if self.is_empty:
             return []
-        here = (self._changed, *held)
+        here: tuple[Container[str], ...] = (self._changed, *held)
         return [i for i in dict.fromkeys(ids) if not any(i in each for each in here)]
 
     def at_hand(self, found: Iterable[Spilled]) -> None:
