@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -14,7 +14,7 @@ from service.domain.waiting import Pruned, Side, SpillChanges, Spilled
 from service.monitor.ageing import Ageing
 from service.monitor.ahead import Ahead
 from service.monitor.clock import StreamClock
-from service.monitor.in_memory import EarlyLabels, Observations
+from service.monitor.halves import Halves
 from service.monitor.label_outcomes import (
     NO_CHANGE,
     Change,
@@ -80,30 +80,30 @@ class LabelJoin:
         self.max_pending = max_pending
         self.max_age_s = max_age_s
         self._recall = max_pending if recall is None else recall
-        self._is_labelled = not from_first_label
-        self._waiting = Observations()
-        self._early = EarlyLabels()
-        self._done: OrderedDict[str, str] = OrderedDict()
         self._ageing = Ageing(max_age_s, clock)
+        self._halves = Halves(
+            max_pending,
+            spilling=Spilling(max_spilled, max_age_s),
+            ageing=self._ageing,
+            is_labelled=not from_first_label,
+        )
+        self._done: OrderedDict[str, str] = OrderedDict()
         self._ahead = Ahead()
-        self._spilling = Spilling(max_spilled, max_age_s)
-        self._counted: Counted = Counter()
-        self._n_given_up = 0
 
     @property
     def n_waiting(self) -> int:
         """Observations in memory that have no label so far."""
-        return len(self._waiting)
+        return len(self._halves.observations)
 
     @property
     def n_early(self) -> int:
         """Labels in memory that wait for their observation."""
-        return len(self._early)
+        return len(self._halves.early)
 
     @property
     def n_spilled(self) -> Mapping[Side, int]:
         """Spilled observations and labels, written or not."""
-        return dict(self._spilling.n)
+        return dict(self._halves.spilling.n)
 
     @property
     def clock(self) -> float:
@@ -122,24 +122,12 @@ class LabelJoin:
 
     @property
     def oldest_time(self) -> float | None:
-        """Time of the oldest observation whose label can still meet it, or None.
-
-        Of those in the store it is as of when it was last written.
-        """
-        oldest = self._spilling.oldest
-        if oldest is not None and self._spilling.n[Side.OBSERVATION]:
-            return oldest
-        return self._waiting.oldest_between(*self._ageing.alive)
+        """As of `Halves.oldest_time`."""
+        return self._halves.oldest_time
 
     def counted(self) -> Counted:
         """What happened besides the outcomes that the changes tell, since this was last asked."""
-        counted, self._counted = self._counted, Counter()
-        if self._n_given_up:
-            counted[Ended.GIVEN_UP] += self._n_given_up
-            self._n_given_up = 0
-        counted.update(self._ageing.mistimed)
-        self._ageing.mistimed.clear()
-        return counted
+        return self._halves.take_counted()
 
     def read(self, n: int = 1) -> None:
         """Note that the reader has come `n` events further."""
@@ -155,7 +143,7 @@ class LabelJoin:
 
         They are those that waited when the last event was read, each of them read as well.
         """
-        return self._ahead.ids(indices, self._waiting.index)
+        return self._ahead.ids(indices, self._halves.observations.index)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -166,23 +154,26 @@ class LabelJoin:
         """
         self._tick(time)
         forgotten = None
-        if id_ in self._waiting:
+        halves = self._halves
+        if id_ in halves.observations:
             forgotten = self._end(id_)
-            self._counted[Ended.SUPERSEDED] += 1
-        early = self._meet_early(id_)
+            halves.counted[Ended.SUPERSEDED] += 1
+        early = halves.meet_early(id_)
         if early is not None:
             if label is None:
                 label = early
             else:
-                self._counted[repeated(early, label)] += 1
+                halves.counted[repeated(early, label)] += 1
         if label is not None:
             self._ahead.n_joined += 2
             self._remember(id_, label)
             return Change(Outcome.JOINED, Joined(index, label, 0), forgotten)
         spilled = None
-        self._waiting.add(id_, index, time)
-        if len(self._waiting) > self.max_pending:
-            forgotten, spilled = self._push_out()
+        halves.observations.add(id_, index, time)
+        if len(halves.observations) > self.max_pending:
+            old, its_index, spilled = halves.push_out()
+            self._ahead.ends(its_index, old)
+            forgotten = its_index, old
         self._ahead.n_joined += 1
         return NO_CHANGE if forgotten is None else Change(None, None, forgotten, spilled)
 
@@ -213,10 +204,8 @@ class LabelJoin:
             of the one that came, the index of the one that left, and its id. None if they have to
             be taken one after the other; then nothing has changed.
         """
-        spilling = self._spilling
-        if self._early or not spilling.is_empty or (spilling.max_spilled and self._is_labelled):
-            return None
-        if not self._waiting.index.keys().isdisjoint(ids) or len(set(ids)) < len(ids):
+        known = self._halves.observations.index.keys()
+        if not self._halves.is_simple or not known.isdisjoint(ids) or len(set(ids)) < len(ids):
             return None
         has_label = np.array([y is not None for y in labels or ()], np.bool_)
         if not len(has_label):
@@ -252,25 +241,27 @@ class LabelJoin:
     ) -> list[tuple[int, int, str]]:
         """Wait for the labels of some observations; who had to leave for them."""
         new = np.arange(len(ids))[which][~has_label[which]]
-        room = self.max_pending - len(self._waiting)
+        waiting = self._halves.observations
+        room = self.max_pending - len(waiting)
         wait = new.tolist()
-        self._waiting.add_all([ids[n] for n in wait], first + new, times[new])
+        waiting.add_all([ids[n] for n in wait], first + new, times[new])
         left = []
         for n in wait[max(room, 0) :]:
-            id_, index, _ = self._waiting.push_out()
+            id_, index, _ = waiting.push_out()
             left.append((n, index, id_))
         self._ahead.all_end((int(before[n]) + 1, index, id_) for n, index, id_ in left)
-        self._n_given_up += len(left)
+        self._halves.give_up(Side.OBSERVATION, len(left))
         return left
 
     def label(self, id_: str, label: str, newest_index: int, time: float = math.nan) -> Change:
         """Take a label that came by itself."""
         self._tick(time)
-        self._is_labelled = True
+        halves = self._halves
+        halves.is_labelled = True
         forgotten = None
-        index = self._waiting.index.get(id_)
+        index = halves.observations.index.get(id_)
         if index is not None:
-            began = self._waiting.time_of(id_)
+            began = halves.observations.time_of(id_)
             if not self._ageing.is_old(began, 2):
                 if self._ageing.is_old(began):
                     return Change(Outcome.EXPIRED)
@@ -279,22 +270,19 @@ class LabelJoin:
                 return self._join(id_, label, joined)
             # It can meet nothing any more, and in the store there is one place for both.
             forgotten = self._end(id_)
-            self._give_up(Side.OBSERVATION)
-        entry = self._find(id_)
+            halves.give_up(Side.OBSERVATION)
+        entry = halves.find(id_)
         if entry is not None and entry.side is Side.OBSERVATION:
             if self._ageing.is_old(entry.time):
                 return Change(Outcome.EXPIRED)
-            self._spilling.drop(entry)
+            halves.spilling.drop(entry)
             delay = newest_index - entry.index
             joined = Joined(entry.index, label, delay, time - entry.time, entry)
             return self._join(id_, label, joined)
-        known = self._done.get(id_) or self._early_label(id_, entry)
+        known = self._done.get(id_) or halves.early_label(id_, entry)
         if known is not None:
             return Change(repeated(label, known), None, forgotten)
-        self._early.put(id_, label, time)
-        if len(self._early) > self.max_pending:
-            old, its_label, came = self._early.push_out()
-            self._spill(Spilled(old, Side.LABEL, 0, -1, came, its_label))
+        halves.put_early(id_, label, time)
         return Change(Outcome.EARLY, None, forgotten)
 
     def forget(self, id_: str) -> Change:
@@ -308,38 +296,9 @@ class LabelJoin:
             joined = Joined(joined.index, label, joined.delay, None, joined.spilled)
         return Change(Outcome.JOINED, joined)
 
-    def _meet_early(self, id_: str) -> str | None:
-        """The label that waits for an observation which has just come; it waits no longer."""
-        early = self._early.pop(id_)
-        if early is not None:
-            label, came = early
-            if not self._ageing.is_old(came):
-                return label
-            self._give_up(Side.LABEL)
-        entry = self._find(id_)
-        if entry is None:
-            return None
-        self._spilling.drop(entry)
-        if entry.side is Side.OBSERVATION:
-            self._counted[Ended.SUPERSEDED] += 1
-            return None
-        return entry.value
-
-    def _early_label(self, id_: str, entry: Spilled | None) -> str | None:
-        """The label that an id has already, though its observation has not come."""
-        early = self._early.get(id_)
-        if early is None:
-            return None if entry is None else entry.value
-        label, came = early
-        if not self._ageing.is_old(came):
-            return label
-        self._early.pop(id_)
-        self._give_up(Side.LABEL)
-        return None
-
     def _end(self, id_: str) -> tuple[int, str] | None:
         """End the wait of an observation with the event that comes next."""
-        index = self._waiting.end(id_)
+        index = self._halves.observations.end(id_)
         if index is None:
             return None
         self._ahead.ends(index, id_)
@@ -359,96 +318,43 @@ class LabelJoin:
             self._set(*changed)
 
     def _set(self, before: float, now: float) -> None:
-        """Give up what the stream's new time makes too old."""
-        if now < before:
-            self._set_back(before)
-        while self._ageing.is_old(self._early.oldest_time):
-            self._early.push_out()
-            self._give_up(Side.LABEL)
+        """The stream's time has changed."""
+        self._halves.grow_old(before, now)
         self._ahead.time_is(now)
 
-    def _set_back(self, before: float) -> None:
-        """Keep what was too old by the stream's time before as it was."""
-        ended = self._spilling.set_back(before)
-        self._waiting.age_all_before(ended[Side.OBSERVATION])
-        self._give_up(Side.LABEL, self._early.drop_before(ended[Side.LABEL]))
-
-    # -- those without room --------------------------------------------------------------------
-
-    def _push_out(self) -> tuple[tuple[int, str] | None, Spilled | None]:
-        """Make room for the observation that came last."""
-        id_, index, time = self._waiting.push_out()
-        self._ahead.ends(index, id_)
-        return (index, id_), self._spill(Spilled(id_, Side.OBSERVATION, 0, index, time))
-
-    def _spill(self, entry: Spilled) -> Spilled | None:
-        if not self._spilling.max_spilled or not self._is_labelled:
-            if entry.side is Side.OBSERVATION:
-                self._n_given_up += 1  # for each observation of a stream without labels
-            else:
-                self._give_up(entry.side)
-            return None
-        self._spilling.add(entry)
-        return entry
-
-    def _find(self, id_: str) -> Spilled | None:
-        """The spilled entry of an id, if it can still meet."""
-        entry = self._spilling.find(id_)
-        if entry is None:
-            return None
-        if self._spilling.is_over(entry, self._ageing.now):
-            self._spilling.drop(entry)
-            self._give_up(entry.side)
-            return None
-        return entry
-
-    def _give_up(self, side: Side, n: int = 1) -> None:
-        if n:
-            self._counted[Outcome.UNKNOWN if side is Side.LABEL else Ended.GIVEN_UP] += n
+    # -- the store -----------------------------------------------------------------------------
 
     def wanted(self, ids: Iterable[str]) -> list[str]:
         """Those of these ids that have to be looked up among the spilled entries."""
-        return self._spilling.wanted(ids, self._waiting, self._early)
+        return self._halves.wanted(ids)
 
     def at_hand(self, found: Iterable[Spilled]) -> None:
         """Take what was found for the ids of the next records."""
-        self._spilling.at_hand(found)
+        self._halves.spilling.at_hand(found)
 
     def unwritten(self) -> SpillChanges:
         """What is to be written of the spilled entries."""
-        return self._spilling.unwritten(self._ageing.now, self._ageing.alive)
+        return self._halves.unwritten()
 
     def written(self, pruned: Pruned) -> None:
         """Note that the unwritten is written."""
-        self._spilling.written(pruned)
-        for side, n in pruned.deleted.items():
-            self._give_up(side, n)
+        self._halves.written(pruned)
 
     # -- snapshot ------------------------------------------------------------------------------
 
     def snapshot(self) -> State:
         """Everything needed to go on, once every event is read; but for what is spilled."""
         return {
-            "waiting": self._waiting.snapshot(),
-            "early": self._early.snapshot(),
+            "halves": self._halves.snapshot(),
             "done": [list(self._done), list(self._done.values())],
-            "clock": self._ageing.snapshot(),
             "read_time": self._ahead.read_time,
-            "is_labelled": self._is_labelled,
-            "spilling": self._spilling.snapshot(),
         }
 
     def restore(self, state: State, n_spilled: Mapping[Side, int] | None = None) -> None:
         """Go on from a snapshot; `n_spilled` are the entries in the store."""
-        self._waiting.restore(state["waiting"])
-        self._early.restore(state["early"])
+        self._halves.restore(state["halves"], dict(n_spilled or {}))
         self._done = OrderedDict(zip(*state["done"], strict=True))
-        self._ageing.restore(state["clock"])
-        self._is_labelled = state["is_labelled"]
-        self._spilling.restore(state["spilling"], n_spilled or {})
         self._ahead.restart(state["read_time"], self._ageing.now)
-        self._counted.clear()
-        self._n_given_up = 0
 
 
 def join_of(settings: LabelSettings, *, spills: bool, joined_before: bool) -> LabelJoin:
