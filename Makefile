@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-postgres test-fast test-statistics check lint types imports docs bench-quick bench-verdict bench-stream bench-spread lock clean
+.PHONY: help setup demo test test-kafka test-postgres test-fast test-statistics check lint types imports docs picture bench-quick bench-verdict bench-stream bench-spread lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ imports: setup ## import-linter: the arrows between the packages
 
 docs: setup ## write the generated pages of docs/reference
 	$(BIN)/python -m service.api.docs_pages
+
+picture: setup ## draw the rooms of the code into docs/assets (CONTRIBUTING.md shows them)
+	$(BIN)/python docs/rooms_picture.py
 
 bench-quick: setup ## the benchmark's tables from few seeds (about five minutes)
 	$(BIN)/python -m benchmarks.verdict --quick --jobs 2
