@@ -56,7 +56,7 @@ def by_struct() -> Callable[[Batch], Array]:
     features = msgspec.defstruct("Features", [(name, float | None) for name in NAMES])
     fields = [("stream", str), ("id", str), ("features", features), ("prediction", str | None)]
     body = msgspec.defstruct("Body", [*fields, ("label", str | None)])
-    parse = msgspec.json.Decoder(body).decode
+    parse: Any = msgspec.json.Decoder(body).decode
 
     def run(values: Batch) -> Array:
         rows = [msgspec.structs.astuple(parse(value).features) for value in values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 
 class Ahead:
@@ -22,18 +22,20 @@ class Ahead:
         self.read_time = -math.inf
         self.n_joined = 0
         self._n_read = 0
-        # Waits that end in an event which is not read yet: its number, and the observation.
-        self._ending: deque[tuple[int, int, str]] = deque()
+        # Waits that end in events which are not all read yet: their numbers, which increase, and
+        # the observations' ids and indices.
+        self._ending: deque[tuple[Sequence[int], Sequence[tuple[str, int]]]] = deque()
         # The stream's time from an event on which is not read yet, by the event's number.
         self._coming: deque[tuple[int, float]] = deque()
 
     def ends(self, index: int, id_: str) -> None:
         """The wait of an observation ends with the event that comes next."""
-        self._ending.append((self.n_joined + 1, index, id_))
+        self._ending.append(((self.n_joined + 1,), ((id_, index),)))
 
-    def all_end(self, ended: Iterable[tuple[int, int, str]]) -> None:
-        """Waits end with events of these numbers, which increase: number, index and id."""
-        self._ending.extend(ended)
+    def all_end(self, events: Sequence[int], observations: Sequence[tuple[str, int]]) -> None:
+        """Waits end with events of these numbers, which increase: of these ids and indices."""
+        if events:
+            self._ending.append((events, observations))
 
     def time_is(self, now: float) -> None:
         """From the event on that comes next the stream's time is this."""
@@ -49,7 +51,7 @@ class Ahead:
     def read(self, n: int) -> None:
         """The reader has come `n` events further."""
         self._n_read += n
-        while self._ending and self._ending[0][0] <= self._n_read:
+        while self._ending and self._ending[0][0][-1] <= self._n_read:
             self._ending.popleft()
         while self._coming and self._coming[0][0] <= self._n_read:
             self.read_time = self._coming.popleft()[1]
@@ -61,7 +63,10 @@ class Ahead:
         """
         wanted = set(indices)
         found = {i: k for k, i in waiting.items() if i in wanted}
-        found |= {i: k for _, i, k in self._ending if i in wanted}
+        for events, observations in self._ending:
+            for number, (id_, index) in zip(events, observations, strict=True):
+                if number > self._n_read and index in wanted:
+                    found[index] = id_
         return [found[i] for i in indices if i in found]
 
     def restart(self, read_time: float, now: float) -> None:

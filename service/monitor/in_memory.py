@@ -45,6 +45,15 @@ class Observations:
             self._times.pop(id_, None)
         return index
 
+    def push_out_all(self, n: int) -> list[tuple[str, int]]:
+        """Wait no longer for the `n` oldest: their ids and indices."""
+        oldest = self.index.popitem
+        out = [oldest(last=False) for _ in range(n)]
+        if self._times:
+            for id_, _ in out:
+                self._times.pop(id_, None)
+        return out
+
     def push_out(self) -> tuple[str, int, float]:
         """Wait no longer for the oldest: its id, index and time."""
         id_, index = self.index.popitem(last=False)

@@ -245,13 +245,11 @@ class LabelJoin:
         room = self.max_pending - len(waiting)
         wait = new.tolist()
         waiting.add_all([ids[n] for n in wait], first + new, times[new])
-        left = []
-        for n in wait[max(room, 0) :]:
-            id_, index, _ = waiting.push_out()
-            left.append((n, index, id_))
-        self._ahead.all_end((int(before[n]) + 1, index, id_) for n, index, id_ in left)
-        self._halves.give_up(Side.OBSERVATION, len(left))
-        return left
+        for_these = new[max(room, 0) :]
+        out = waiting.push_out_all(len(for_these))
+        self._ahead.all_end((before[for_these] + 1).tolist(), out)
+        self._halves.give_up(Side.OBSERVATION, len(out))
+        return [(n, index, id_) for n, (id_, index) in zip(for_these.tolist(), out, strict=True)]
 
     def label(self, id_: str, label: str, newest_index: int, time: float = math.nan) -> Change:
         """Take a label that came by itself."""
