@@ -12,6 +12,7 @@ from numba import njit
 
 from detectors.base import Array, IntArray
 from detectors.cusum import CLIP, SLACKS
+from detectors.rows import bounded
 
 MIN_ROWS = 50
 """Fewer rows say nothing about tails that are 5,000 rows away."""
@@ -130,7 +131,7 @@ def calibrate_cusum(
     >>> len(bank.update(rng.normal(size=(50_000, 4))))  # ten are promised
     9
     """
-    x = np.array(scores, dtype=np.float64)
+    x = bounded(np.array(scores, dtype=np.float64))
     if x.ndim != 2 or len(x) < MIN_ROWS:
         raise ValueError(f"scores must be (n, k) with n at least {MIN_ROWS}, got shape {x.shape}")
     if not 10 <= arl0 < math.inf:
@@ -217,7 +218,7 @@ def dependence_length(rows: Array) -> int:
     >>> dependence_length(noise), dependence_length(noise + wave)
     (1, 84)
     """
-    seen = np.where(np.isfinite(rows), rows, np.nan)
+    seen = np.where(np.isfinite(rows), bounded(rows), np.nan)
     z = np.nan_to_num(_standardised(seen))
     longest = max(len(rows) // 16, 1)
     lengths = [1]

@@ -20,6 +20,7 @@ from detectors.label_e_detector import LabelEDetector
 from detectors.mondrian import MondrianShiryaevRoberts
 from detectors.names import DetectorName
 from detectors.newma import Newma
+from detectors.rows import bounded
 from detectors.sd_ewma import SdEwma
 from detectors.tssd_ewma import TssdEwma
 
@@ -258,6 +259,7 @@ class _Filled:
     """
 
     def __init__(self, reference: Array) -> None:
+        reference = bounded(reference)
         known = np.isfinite(reference)
         self._gaps = np.flatnonzero(~known.all(axis=0))
         self._medians = np.array(

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from detectors.base import Array, State
+from detectors.fence import Fence
 from service.schema import Encoder, FeatureSchema
 
 Raw = Mapping[str, float | str | bool | None] | Array
 """Features by name, or an embedding with an image's properties behind it, shape (m + q,)."""
+
+
+class Placeholder(NamedTuple):
+    """A value that stands for none, such as 1.8e308.
+
+    Attributes
+    ----------
+    feature
+        Where it stands.
+    value
+        To six digits.
+    n
+        Rows that have it.
+    """
+
+    feature: str
+    value: float
+    n: int
 
 
 class Representation(Protocol):
@@ -47,6 +66,10 @@ class Representation(Protocol):
         """The feature behind each column of `complete`."""
         ...
 
+    def placeholders(self, rows: Array) -> list[Placeholder]:
+        """Values in rows (n, d) that are no measurements by the look of them."""
+        ...
+
     def snapshot(self) -> State:
         """The fitted map."""
         ...
@@ -66,11 +89,14 @@ class Tabular:
     For the tests a missing value becomes the reference's median, and an indicator tells it where
     the reference had missing values too. All others share one column with their number, which is 0
     throughout the reference: a feature that vanishes must not look like its median.
+
+    Values far beyond all that the reference has are drawn in (`detectors.fence`).
     """
 
     def __init__(self, schema: FeatureSchema) -> None:
         self.schema = schema
         self._encoder = Encoder(schema)
+        self._fence = Fence(np.empty(0), np.empty(0))
         self._fill: Array = np.empty(0)
         self._may_miss: Array = np.empty(0)
 
@@ -79,8 +105,11 @@ class Tabular:
         return self._encoder.columns
 
     def fit(self, raws: Sequence[Raw]) -> None:
-        self._encoder.fit([_features(raw) for raw in raws])
-        rows = self.rows(raws)
+        features = [_features(raw) for raw in raws]
+        self._encoder.fit(features)
+        given = self._encoder.encode(features)
+        self._fence = Fence.fit(given)
+        rows = self._fence(given)
         missing = np.isnan(rows)
         self._may_miss = np.flatnonzero(missing.any(axis=0)).astype(np.float64)
         known = ~missing.all(axis=0)
@@ -91,7 +120,7 @@ class Tabular:
         return 0
 
     def rows(self, raws: Sequence[Raw]) -> Array:
-        return self._encoder.encode([_features(raw) for raw in raws])
+        return self._fence(self._encoder.encode([_features(raw) for raw in raws]))
 
     def complete(self, rows: Array) -> Array:
         missing = np.isnan(rows)
@@ -105,15 +134,30 @@ class Tabular:
         indicated = tuple(self.columns[int(j)] for j in self._may_miss)
         return (*self.columns, *indicated, NEWLY_MISSING)
 
+    def placeholders(self, rows: Array) -> list[Placeholder]:
+        """A value beyond the fence that comes again, and more often than all others there."""
+        beyond = self._fence.beyond(rows)
+        found = []
+        for j in np.flatnonzero(beyond.sum(axis=0) > 1).tolist():
+            far = np.flatnonzero(beyond[:, j])
+            _, at, counts = np.unique(rows[far, j], return_index=True, return_counts=True)
+            most = int(counts.argmax())
+            if counts[most] > max(len(far) / 2, 1):
+                value = self._fence.undrawn(rows[[far[at[most]]]])[0, j]
+                found.append(Placeholder(self.columns[j], float(f"{value:.6g}"), int(counts[most])))
+        return found
+
     def snapshot(self) -> State:
         return {
             "encoder": self._encoder.snapshot(),
+            "fence": self._fence.snapshot(),
             "fill": self._fill.copy(),
             "may_miss": self._may_miss.copy(),
         }
 
     def restore(self, state: State) -> None:
         self._encoder.restore(state["encoder"])
+        self._fence = Fence.from_snapshot(state["fence"])
         self._fill = state["fill"].copy()
         self._may_miss = state["may_miss"].copy()
 
@@ -187,6 +231,9 @@ class Embedding:
     @property
     def complete_columns(self) -> tuple[str, ...]:
         return self.columns
+
+    def placeholders(self, rows: Array) -> list[Placeholder]:  # noqa: ARG002 - the protocol's
+        return []
 
     def snapshot(self) -> State:
         return {

@@ -74,6 +74,14 @@ class Watches:
     def arm_inputs(self) -> None:
         """The reference's observations are complete: begin to watch P(X)."""
         compared = slice(self.baseline.first, None)
+        for found in self.baseline.representation.placeholders(self.baseline.rows):
+            log.warning(
+                "placeholder in the reference",
+                stream=self.settings.name,
+                feature=found.feature,
+                value=found.value,
+                observations=found.n,
+            )
         self.all = self._build(
             Feed.SEEN, self.baseline.rows[compared], self.baseline.codes[compared]
         )

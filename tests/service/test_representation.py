@@ -6,7 +6,7 @@ import pytest
 from detectors.base import Array
 from detectors.permutation import two_sample
 from service import checkpoint
-from service.representation import NEWLY_MISSING, Embedding, Tabular
+from service.representation import NEWLY_MISSING, Embedding, Placeholder, Raw, Tabular
 from service.schema import FeatureSchema
 
 NAMES = ("brightness", "sharpness")
@@ -86,6 +86,38 @@ def test_a_state_of_other_properties_is_refused() -> None:
 
 def test_every_row_of_a_table_is_compared() -> None:
     assert Tabular(FeatureSchema.empty()).n_spent(2000) == 0
+
+
+LARGEST = 1.7976931348623157e308
+
+
+def with_placeholders(n: int, share: float) -> list[Raw]:
+    rng = np.random.default_rng(1)
+    return [
+        {"a": float(x), "b": LARGEST if hit else float(y)}
+        for x, y, hit in zip(*rng.normal(size=(2, n)), rng.random(n) < share, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_a_placeholder_is_drawn_in_and_named(share: float) -> None:
+    table = Tabular(FeatureSchema.declared({"a": "numeric", "b": "numeric"}))
+    table.fit(with_placeholders(300, share))
+    rows = table.rows(with_placeholders(200, 0.1))
+    assert np.abs(rows).max() < 1e5
+    n = int((rows[:, 1] > 100).sum())
+    assert table.placeholders(rows) == [Placeholder("b", 1.79769e308, n)]
+    copy = Tabular(FeatureSchema.empty())
+    copy.restore(checkpoint.loads(checkpoint.dumps(table.snapshot())))
+    np.testing.assert_array_equal(copy.rows(with_placeholders(200, 0.1)), rows)
+
+
+def test_a_far_value_that_does_not_come_again_is_no_placeholder() -> None:
+    table = Tabular(FeatureSchema.declared({"a": "numeric"}))
+    table.fit([{"a": float(x)} for x in np.random.default_rng(2).normal(size=300)])
+    assert table.placeholders(table.rows([{"a": 1e6}, {"a": 1.0}])) == []
+    assert table.placeholders(table.rows([{"a": 10.0**k} for k in range(4, 40)])) == []
+    assert table.placeholders(table.rows([{"a": 500.0}] * 9)) == []
 
 
 def test_a_feature_that_vanishes_is_counted_where_the_reference_had_none_missing() -> None:
