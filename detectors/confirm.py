@@ -258,9 +258,14 @@ class Suspicion:
     def sample(self, complete: Complete) -> Sample:
         """The rows of `evidence`, and their labels."""
         return Sample(
-            complete(self._stacked(self.evidence)),
+            complete(self.rows),
             np.array([self._labels.get(i, UNLABELLED) for i in self.evidence], np.int64),
         )
+
+    @property
+    def rows(self) -> Array:
+        """The rows of `evidence`, shape (n, d), NaN where a value is missing."""
+        return self._stacked(self.evidence)
 
     def losses(self) -> Array | None:
         """1 for a wrong prediction on each row of `evidence`, NaN if not known; None if none is."""

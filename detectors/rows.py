@@ -7,6 +7,25 @@ import numpy.typing as npt
 
 from detectors.base import Array, IntArray
 
+LARGEST = 2.0**120
+"""Larger values count as this one, 1.3e36: sums of squares are finite then, and single precision,
+in which trees compare, holds it. It is more than a count or a measurement can be."""
+
+
+def bounded(rows: Array) -> Array:
+    """Rows whose values are at most `LARGEST` in size; the input itself where all are.
+
+    What is not finite stays so, as it means "nothing seen".
+
+    Examples
+    --------
+    >>> bounded(np.array([[1.0, -1.8e307, np.nan, np.inf]])).tolist()
+    [[1.0, -1.329227995784916e+36, nan, inf]]
+    """
+    if not (np.abs(rows) > LARGEST).any():
+        return rows
+    return np.where(np.isfinite(rows), np.clip(rows, -LARGEST, LARGEST), rows)
+
 
 def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
     """Rows as one block of floats that compiled code can read; the input is never written to.
@@ -23,7 +42,7 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
     Returns
     -------
     Array
-        Shape (n, `width`), float64, contiguous. May share memory with `batch`.
+        Shape (n, `width`), float64, contiguous, `bounded`. May share memory with `batch`.
 
     Raises
     ------
@@ -43,7 +62,7 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
     rows = np.require(batch, np.float64, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ValueError(f"{who} takes rows of {width} columns, got shape {rows.shape}")
-    return rows
+    return bounded(rows)
 
 
 def as_labels(labels: npt.ArrayLike, n_rows: int, n_classes: int, who: str) -> IntArray:

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from detectors.base import Array
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
+from detectors.rows import bounded
 
 __all__ = [
     "Comparison",
@@ -224,6 +225,7 @@ def standardise(rows: Array) -> Array:
     array([[-1.,  0.],
            [ 1.,  0.]])
     """
+    rows = bounded(rows)
     centred = rows - rows.mean(axis=0)
     scale = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(rows))
     # The mean of equal values is off by a rounding; that must not be blown up to variance 1.

@@ -13,6 +13,7 @@ from detectors.base import Array, IntArray
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
 from detectors.learners.nuisance import boosted_trees, cross_fit, make_folds, quadratic_logistic
 from detectors.learners.prior import FLOOR, PriorCorrection, fit_calibration, reweight
+from detectors.rows import bounded
 
 __all__ = ["MixtureResult", "mixture_test"]
 
@@ -162,9 +163,9 @@ def mixture_test(
     codes = np.searchsorted(classes, reference_labels[kept]).astype(np.int64)
     with threadpool_limits(limits=1):
         found = _test(
-            reference[kept],
+            bounded(reference[kept]),
             codes,
-            recent,
+            bounded(recent),
             len(classes),
             np.random.default_rng(seed),
             n_bootstraps,

@@ -24,6 +24,7 @@ from detectors.attribution.contrast import (
 from detectors.attribution.permutation import PermutationResult, _combine, _interval, _shares
 from detectors.base import Array, Problem
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
+from detectors.rows import bounded
 
 __all__ = ["selection_note", "selection_test"]
 
@@ -103,6 +104,7 @@ def selection_test(
     (0.001, 1)
     """
     _check(rows, labelled, n_permutations, block_length)
+    rows = bounded(rows)
     rng = np.random.default_rng(seed)
     slices = _slices(len(rows), block_length)
     turned = _turned(labelled, slices, n_permutations, rng)

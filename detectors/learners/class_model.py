@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray, State
+from detectors.rows import bounded
 
 N_WAVES = 48
 """Random Fourier features, beside the rows and their squares."""
@@ -39,6 +40,7 @@ class ClassModel:
 
     def fit(self, rows: Array, labels: IntArray, seed: int) -> ClassModel:
         """Learn from rows (n, d) and codes (n,)."""
+        rows = bounded(rows)
         rng = np.random.default_rng(seed)
         mean, scale = rows.mean(axis=0), rows.std(axis=0)
         scale[scale < 1e-12] = 1.0
@@ -82,7 +84,7 @@ class ClassModel:
 
     def _features(self, rows: Array) -> Array:
         s = self._state
-        z = np.clip((rows - s["mean"]) / s["scale"], -CLIP, CLIP)
+        z = np.clip((bounded(rows) - s["mean"]) / s["scale"], -CLIP, CLIP)
         waves = np.sqrt(2.0) * np.cos(z @ s["frequencies"] + s["phases"])
         return np.hstack([z, z**2 - 1, waves])
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from detectors.base import Array, IntArray, State
-from detectors.rows import as_rows
+from detectors.rows import as_rows, bounded
 
 LIMIT = 3.0
 """Normal scores are cut to +-LIMIT: outside the reference's range it does not matter how far."""
@@ -53,7 +53,7 @@ class NormalScores:
     def fit(cls, reference: Array) -> NormalScores:
         """The map of a reference, shape (n, d); NaN means missing."""
         knots, at_knots = [], []
-        for column in np.asarray(reference, dtype=np.float64).T:
+        for column in bounded(np.asarray(reference, dtype=np.float64)).T:
             values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
             middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
             rows = _knots(counts)
@@ -78,7 +78,13 @@ class NormalScores:
         scores = np.full(x.shape, np.nan)
         for j, (knots, at_knots) in enumerate(zip(self.knots, self.at_knots, strict=True)):
             if len(knots):
-                scores[:, j] = np.interp(x[:, j], knots, at_knots, left=-LIMIT, right=LIMIT)
+                column = np.interp(x[:, j], knots, at_knots, left=-LIMIT, right=LIMIT)
+                # Between knots that are next to each other among all floats, the slope of `interp`
+                # is infinite.
+                wrong = ~(np.abs(column) <= LIMIT) & ~np.isnan(x[:, j])
+                if wrong.any():
+                    column[wrong] = _between(x[wrong, j], knots, at_knots)
+                scores[:, j] = column
         return scores
 
     def snapshot(self) -> State:
@@ -95,6 +101,14 @@ class NormalScores:
         ends = np.cumsum(np.asarray(state["lengths"], dtype=np.int64))
         knots, at_knots = (np.array(state[key], dtype=np.float64) for key in ("knots", "at_knots"))
         return cls(tuple(np.split(knots, ends)[:-1]), tuple(np.split(at_knots, ends)[:-1]))
+
+
+def _between(x: Array, knots: Array, at_knots: Array) -> Array:
+    """Scores of values between the first and the last knot, by shares that cannot overflow."""
+    above = np.clip(np.searchsorted(knots, x, side="right"), 1, len(knots) - 1)
+    low, high = knots[above - 1], knots[above]
+    share = (x - low) / (high - low)
+    return np.asarray(at_knots[above - 1] + share * (at_knots[above] - at_knots[above - 1]))
 
 
 def _knots(counts: IntArray) -> IntArray:

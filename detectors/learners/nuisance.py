@@ -11,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray
+from detectors.rows import bounded
 
 __all__ = ["Learner", "boosted_trees", "cross_fit", "make_folds", "quadratic_logistic"]
 
@@ -36,6 +37,7 @@ def quadratic_logistic(rows: Array, classes: IntArray, judged: Array, n_classes:
     """
     if len(np.unique(classes)) < 2:
         return _constant(classes, len(judged), n_classes)
+    rows, judged = bounded(rows), bounded(judged)
     centre, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
     a, b = (_quadratic(np.clip((v - centre) / scale, -5.0, 5.0)) for v in (rows, judged))
     centre, scale = a.mean(axis=0), a.std(axis=0) + 1e-9
@@ -66,7 +68,7 @@ def boosted_trees(rows: Array, classes: IntArray, judged: Array, n_classes: int)
         early_stopping=False,
         random_state=0,
     )
-    return _probabilities(model, rows, classes, judged, n_classes)
+    return _probabilities(model, bounded(rows), classes, bounded(judged), n_classes)
 
 
 def cross_fit(

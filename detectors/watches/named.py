@@ -20,6 +20,7 @@ from detectors.martingales.conformal import ConformalShiryaevRoberts
 from detectors.martingales.label_e_detector import LabelEDetector
 from detectors.martingales.mondrian import MondrianShiryaevRoberts
 from detectors.names import DetectorName
+from detectors.rows import bounded
 from detectors.watches.contract import Feed
 
 __all__ = ["NamedWatch", "feed_of", "wanted"]
@@ -211,6 +212,7 @@ class _Filled:
     """
 
     def __init__(self, reference: Array) -> None:
+        reference = bounded(reference)
         known = np.isfinite(reference)
         self._gaps = np.flatnonzero(~known.all(axis=0))
         self._medians = np.array(

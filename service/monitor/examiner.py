@@ -97,6 +97,8 @@ class Examiner:
         document: dict[str, Any] = {}
         if told.severity is not None:
             document["severity"] = {"loss": told.loss, **dataclasses.asdict(told.severity)}
+        if placeholders := self._placeholders(suspicion):
+            document["placeholders"] = placeholders
         if told.direction_suspect:
             document["direction_suspect"] = told.direction_suspect
         if segments := self._segments(suspicion):
@@ -108,6 +110,22 @@ class Examiner:
             document["labels_needed"] = told.labels_needed
             document["label_queries"] = waiting.ids(rows)
         return document
+
+    def _placeholders(self, suspicion: Suspicion) -> list[dict[str, Any]]:
+        """Values of the evidence that stand for none, and how often they do in either window."""
+        find = self.baseline.representation.placeholders
+        reference = self.baseline.rows[self.baseline.first :]
+        before = {(p.feature, p.value): p.n for p in find(reference)}
+        rows = suspicion.rows
+        return [
+            {
+                "feature": p.feature,
+                "value": p.value,
+                "recent": p.n / len(rows),
+                "reference": before.get((p.feature, p.value), 0) / len(reference),
+            }
+            for p in find(rows)
+        ]
 
     def _segments(self, suspicion: Suspicion) -> dict[str, Any]:
         """In which values of each segment something moved, by the segment's name."""
@@ -141,11 +159,19 @@ def aloud(explanation: Mapping[str, Any]) -> list[str]:
     ['only camera 7']
     >>> aloud({"segments": {"camera": {**camera, "only": False}}})
     ['at least camera 7']
+    >>> sentinel = {"feature": "speed", "value": 1.79769e308, "recent": 0.05, "reference": 0.0}
+    >>> aloud({"placeholders": [sentinel]})
+    ['speed is 1.79769e+308 in 5 % of the observations (0 % of the reference): a placeholder?']
     """
     said = [
         f"{'only' if place['only'] else 'at least'} {name} {', '.join(place['moved'])}"
         for name, place in explanation.get("segments", {}).items()
         if place["moved"] and (place["unmoved"] or place["untested"])
+    ]
+    said += [
+        f"{p['feature']} is {p['value']:g} in {100 * p['recent']:.2g} % of the observations "
+        f"({100 * p['reference']:.2g} % of the reference): a placeholder?"
+        for p in explanation.get("placeholders", ())
     ]
     said += [
         explanation[key] for key in ("direction_suspect", "chosen_labels") if key in explanation

@@ -290,8 +290,11 @@ class Monitor:
     def _arm_inputs(self, means: Means) -> Turn:
         """The reference's observations are complete: begin to watch P(X)."""
         self._quiet_until = self.n_seen + self.settings.cool_down if self.generation > 1 else 0
-        left_out = self.watches.arm_inputs()
-        turns = [Turn(Outcomes(left_out=left_out), Phase.WATCHING)]
+        found = Outcomes(
+            left_out=self.watches.arm_inputs(),
+            placeholders=self.representation.placeholders(self.baseline.rows),
+        )
+        turns = [Turn(found, Phase.WATCHING)]
         if self.reweighting.can_judge(self.baseline, self.plan.min_labels):
             turns.append(self.stage2.judge_reweighting(self._moment(means)))
         return turn_of(turns)

@@ -253,6 +253,14 @@ class Lane:
         unwritten = self.unwritten
         for watch, reason in outcomes.left_out.items():
             log.warning("detector left out", stream=stream.name, watch=watch, reason=reason)
+        for found in outcomes.placeholders:
+            log.warning(
+                "placeholder in the reference",
+                stream=stream.name,
+                feature=found.feature,
+                value=found.value,
+                observations=found.n,
+            )
         for own in outcomes.incidents:
             incident = dataclasses.replace(own, lane=self.number)
             unwritten.incidents.append(incident)

@@ -284,3 +284,13 @@ def test_the_day_is_that_of_the_streams_time_and_not_of_a_single_clock(batch: in
     assert days[-1] == "2026-03-02"
     if batch == 7:
         assert 720 + 65 <= days.index("2026-03-02") + 7 <= 720 + 80 + 7
+
+
+def test_the_times_of_a_reference_from_elsewhere_are_not_the_streams() -> None:
+    taken = arrivals(Problem.X_TO_Y, Kind.NONE, n=2000)[:WARM_UP]
+    for i, arrival in enumerate(taken):
+        arrival.seconds = 60.0 * i
+    monitor = monitor_of(Problem.X_TO_Y)
+    monitor.preload(taken)
+    assert monitor.waiting.clock == -np.inf
+    assert monitor.day == ""

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from service.monitor.encoder import Encoder
+from service.monitor.encoder import MIN_LEVEL, Encoder
 from service.records.record import DecodeError, Observation, Record
 from service.records.schema import FeatureKind, FeatureSchema, SchemaLearner
 from service.store import states as checkpoint
@@ -88,7 +88,7 @@ def test_a_schema_survives_a_checkpoint():
 
 def test_every_kind_has_its_columns():
     encoder = Encoder(SCHEMA)
-    encoder.fit([GOOD, {**GOOD, "country": "DE"}, {**GOOD, "country": "GB"}])
+    encoder.fit([GOOD, {**GOOD, "country": "DE"}, {**GOOD, "country": "GB"}] * MIN_LEVEL)
     assert encoder.columns == ("amount", "country", "country", "country", "is_new")
     rows = encoder.encode(
         [GOOD, {"amount": -2.0, "country": "FR", "is_new": False}, dict.fromkeys(GOOD)]
@@ -111,9 +111,18 @@ def test_only_the_most_frequent_levels_have_a_column():
     assert encoder.encode([{"c": "new"}])[0, -1] == 1
 
 
+@pytest.mark.parametrize("n", [1, MIN_LEVEL - 1, MIN_LEVEL])
+def test_a_level_too_rare_to_learn_is_one_of_the_others(n):
+    encoder = Encoder(FeatureSchema.declared({"c": "categorical"}))
+    encoder.fit([{"c": "a"}] * 100 + [{"c": "b"}] * n)
+    is_known = n >= MIN_LEVEL
+    assert encoder.levels == {"c": ("a", "b") if is_known else ("a",)}
+    assert encoder.encode([{"c": "b"}]).tolist() == [[0.0, 1.0, 0.0] if is_known else [0.0, 1.0]]
+
+
 def test_the_order_of_the_reference_changes_no_column():
     schema = FeatureSchema.declared({"c": "categorical"})
-    rows = [{"c": level} for level in "cabcab"]
+    rows = [{"c": level} for level in "cabcab" * MIN_LEVEL]
     one, other = Encoder(schema), Encoder(schema)
     one.fit(rows)
     other.fit(rows[::-1])
@@ -122,7 +131,7 @@ def test_the_order_of_the_reference_changes_no_column():
 
 def test_a_number_that_is_a_code_is_one_level_however_it_is_written():
     encoder = Encoder(FeatureSchema.declared({"c": "categorical"}))
-    encoder.fit([{"c": 44.0}, {"c": "44"}, {"c": 1e300}, {"c": ""}])
+    encoder.fit([{"c": 44.0}, {"c": "44"}, {"c": 1e300}, {"c": ""}] * MIN_LEVEL)
     assert encoder.levels is not None
     assert set(encoder.levels["c"]) == {"44", "1e+300", ""}
     assert encoder.encode([{"c": 44.0}])[0, 0] == 1
@@ -130,7 +139,7 @@ def test_a_number_that_is_a_code_is_one_level_however_it_is_written():
 
 def test_no_rows_and_no_features_have_shapes_too():
     encoder = Encoder(SCHEMA)
-    encoder.fit([GOOD])
+    encoder.fit([GOOD] * MIN_LEVEL)
     assert encoder.encode([]).shape == (0, 4)
     empty = Encoder(FeatureSchema.empty())
     empty.fit([{}])
