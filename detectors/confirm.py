@@ -227,11 +227,14 @@ class Suspicion:
         return ready >= self.plan.looks[self.looks_done]
 
     def until_due(self, *, labels_expected: bool) -> tuple[int, int]:
-        """After how many observations, or labels, something can be due that is not yet.
+        """After how many observations, or labels, something can be due.
 
         That is the next look, or that the labels are late: see `labels_are_late`. Labels may begin
-        to be expected meanwhile.
+        to be expected meanwhile. A look that is due already, because the evidence began again with
+        enough for two, is taken with the next event.
         """
+        if self.due(labels_expected=labels_expected):
+            return 1, 1
         wanted = self.plan.looks[min(self.looks_done, len(self.plan.looks) - 1)]
         steps = [self.plan.max_wait, *([] if labels_expected else [wanted])]
         if self.looks_done == 0:

@@ -283,7 +283,8 @@ class NamedWatch:
         self.name = name
         self.factor = factor
         self._plan = _PLANS[name]
-        self._lesson = _Lesson(rows, labels, n_classes, arl0, seed, configured)
+        # Copied, because a reference's labels are filled in as they come.
+        self._lesson = _Lesson(rows, labels.copy(), n_classes, arl0, seed, configured)
         self._model: ClassModel | None = None
         self._filled = _Filled(rows) if self._plan.fills else None
         lesson = self._lesson
