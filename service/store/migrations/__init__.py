@@ -1,7 +1,7 @@
 """The store's schema, one revision after the other, carried out by Alembic.
 
-There is no `alembic.ini`: `service.store.database.open_engine` calls `upgrade`. A revision is a file of
-`versions/`; it is never changed once a version of Shiftwatch has it, and it does not import
+There is no `alembic.ini`: `service.store.database.open_engine` calls `upgrade`. A revision is a
+file of `versions/`; it is never changed once a version of Shiftwatch has it, and it does not import
 `service.store.tables`, which describes the newest schema only. There is no way back but a backup.
 """
 
