@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES, Record
-from service.records.table_row import record_from_row
+from service.records.table_row import row_text
 from service.sources.source import _WAIT_S, OneLane, Partition, SourceError
 
 _CHUNK_BYTES = 1 << 20
@@ -236,9 +236,8 @@ class _Rows:
         """Return the records of the next rows."""
         found: list[Record] = []
         for row in self._rows:
-            record = record_from_row(row, self.path.name, 0, self.next)
-            value = record.value
-            found.append(_record(record.topic, self.next, value, len(value), self.max_bytes))
+            value = row_text(row)
+            found.append(_record(self.path.name, self.next, value, len(value), self.max_bytes))
             self.next += 1
             if len(found) == max_records:
                 return found
