@@ -14,36 +14,20 @@ next is already written. So what is in the log is merged in one order, whichever
 Only a record that is written late, after the hold, is handled in the order of its arrival.
 
 Within a partition the order is that of the offsets, also where the times go back.
+
+Records are taken in runs: as many of a partition as come before the first one of every other.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from service.records.record import Record
+from service.records.block import Block, Piece
 from service.sources.source import Partition
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A record that was fetched and waits for its turn.
-
-    Attributes
-    ----------
-    record
-        The record.
-    time_ms
-        Its time as the broker has it: Unix milliseconds, or -1 for none, which comes first.
-    release_ms
-        From when on it need not wait for silent partitions, in milliseconds of the caller's clock.
-    """
-
-    record: Record
-    time_ms: int
-    release_ms: float
 
 
 def hold_ms(time_ms: int, now_ms: float, wait_ms: float) -> float:
@@ -60,24 +44,87 @@ def hold_ms(time_ms: int, now_ms: float, wait_ms: float) -> float:
     return min(max(time_ms + wait_ms - now_ms, 0), wait_ms)
 
 
+def free_until_ms(waited_ms: float, now_ms: float, wait_ms: float) -> float:
+    """The newest time of a record whose hold has ended, so long after it arrived at `now_ms`.
+
+    Examples
+    --------
+    >>> free_until_ms(399, 1100, 500), free_until_ms(400, 1100, 500), free_until_ms(500, 1100, 500)
+    (999, 1000, inf)
+    """
+    return math.inf if waited_ms >= wait_ms else now_ms + waited_ms - wait_ms
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """Records of one partition that arrived together, and the position of the next one.
+
+    `arrived_ms` is by the caller's clock, `now_ms` by the clock of the records' times.
+    """
+
+    block: Block
+    times_ms: Sequence[int]
+    arrived_ms: float
+    now_ms: float
+    at: int = 0
+
+    @property
+    def time_ms(self) -> int:
+        """The time of the next record."""
+        return self.times_ms[self.at]
+
+    def run(self, max_records: int, newest_ms: float) -> int:
+        """How many records from the next one on, which counts itself, are no newer than that."""
+        behind = min(len(self.times_ms), self.at + max_records)
+        if newest_ms == math.inf:
+            return behind - self.at
+        times, end = self.times_ms, self.at + 1
+        while end < behind and times[end] <= newest_ms:
+            end += 1
+        return end - self.at
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What waits of one partition."""
+
+    arrivals: deque[_Arrival]
+    count: int = 0
+    size: int = 0
+
+    def take(self, n: int) -> Piece:
+        """Take records of the first arrival."""
+        first = self.arrivals[0]
+        start, first.at = first.at, first.at + n
+        self.count -= n
+        self.size -= sum(map(len, first.block.values[start : first.at]))
+        if first.at == len(first.block):
+            self.arrivals.popleft()
+        return first.block, start, first.at
+
+
 class Merge:
     """The records that were fetched and not yet delivered, and which of them is next.
 
     Its order is a function of the records that wait. Nothing of it has to survive a restart: with
     every partition at the offset behind its last delivered record, the merge goes on as before.
+
+    Parameters
+    ----------
+    wait_ms
+        How long after its own time a record waits for partitions that are silent.
     """
 
-    def __init__(self) -> None:
-        self._waiting: dict[Partition, deque[Arrival]] = {}
-        self._bytes: dict[Partition, int] = {}
-        # The first waiting record of each partition that has one, by its place in the order.
-        self._first: list[tuple[int, str, int, int]] = []
+    def __init__(self, wait_ms: float) -> None:
+        self._wait_ms = wait_ms
+        self._waiting: dict[Partition, _Waiting] = {}
+        # The time of the first waiting record of each partition that has one, and the partition.
+        self._first: list[tuple[int, Partition]] = []
         self._empty: set[Partition] = set()
 
     def restart(self, partitions: Iterable[Partition]) -> None:
         """Forget what waits, and merge these partitions from now on."""
-        self._waiting = {(topic, number): deque() for topic, number in partitions}
-        self._bytes = dict.fromkeys(self._waiting, 0)
+        self._waiting = {at: _Waiting(deque()) for at in partitions}
         self._first = []
         self._empty = set(self._waiting)
 
@@ -86,8 +133,17 @@ class Merge:
         """Those that are merged."""
         return self._waiting
 
-    def put(self, partition: Partition, arrivals: Iterable[Arrival]) -> None:
-        """Add the next records of a partition, in the order of their offsets.
+    def put(self, partition: Partition, block: Block, arrived_ms: float, now_ms: float) -> None:
+        """Add the next records of a partition.
+
+        Parameters
+        ----------
+        partition
+            Where they stand.
+        block
+            The records, in the order of their offsets. Those without a time come first.
+        arrived_ms, now_ms
+            When they arrived: in milliseconds of the caller's clock, and in Unix milliseconds.
 
         Raises
         ------
@@ -95,16 +151,19 @@ class Merge:
             If the partition is none of those that are merged.
         """
         waiting = self._waiting[partition]
-        for arrival in arrivals:
-            waiting.append(arrival)
-            self._bytes[partition] += len(arrival.record.value)
-        if waiting and partition in self._empty:
+        if not block:
+            return
+        times = block.times_ms if block.times_ms is not None else [-1] * len(block)
+        waiting.arrivals.append(_Arrival(block, times, arrived_ms, now_ms))
+        waiting.count += len(block)
+        waiting.size += sum(map(len, block.values))
+        if partition in self._empty:
             self._empty.remove(partition)
-            heappush(self._first, _place(waiting[0]))
+            heappush(self._first, (times[0], partition))
 
     def take(
         self, max_records: int, now_ms: float, at_end: Callable[[Partition], bool]
-    ) -> list[Record]:
+    ) -> list[Piece]:
         """Return the records whose turn it is.
 
         Parameters
@@ -112,57 +171,47 @@ class Merge:
         max_records
             At most so many.
         now_ms
-            In milliseconds, by the clock of `Arrival.release_ms`.
+            In milliseconds, by the clock of `arrived_ms`.
         at_end
             Whether all that is written to a partition was given to `put`.
         """
-        if len(self._waiting) == 1:
-            return self._take_only(max_records)
-        found: list[Record] = []
-        while self._first and len(found) < max_records:
-            _, topic, number, _ = self._first[0]
-            partition = (topic, number)
+        found: list[Piece] = []
+        while self._first and max_records > 0:
+            time_ms, partition = self._first[0]
             waiting = self._waiting[partition]
-            if self._empty and not (
-                waiting[0].release_ms <= now_ms and all(at_end(p) for p in self._empty)
-            ):
-                break
+            arrival = waiting.arrivals[0]
+            newest_ms = math.inf
+            if self._empty:
+                waited_ms = now_ms - arrival.arrived_ms
+                newest_ms = free_until_ms(waited_ms, arrival.now_ms, self._wait_ms)
+                if time_ms > newest_ms or not all(map(at_end, self._empty)):
+                    break
             heappop(self._first)
-            record = waiting.popleft().record
-            self._bytes[partition] -= len(record.value)
-            if waiting:
-                heappush(self._first, _place(waiting[0]))
+            if self._first:
+                other_ms, other = self._first[0]
+                newest_ms = min(newest_ms, other_ms if partition < other else other_ms - 1)
+            n = arrival.run(max_records, newest_ms)
+            found.append(waiting.take(n))
+            max_records -= n
+            if waiting.count:
+                heappush(self._first, (waiting.arrivals[0].time_ms, partition))
             else:
                 self._empty.add(partition)
-            found.append(record)
-        return found
-
-    def _take_only(self, max_records: int) -> list[Record]:
-        """Return the next records of the only partition, which waits for nobody."""
-        [(partition, waiting)] = self._waiting.items()
-        found = [waiting.popleft().record for _ in range(min(max_records, len(waiting)))]
-        self._bytes[partition] -= sum(len(record.value) for record in found)
-        self._first = [_place(waiting[0])] if waiting else []
-        if not waiting:
-            self._empty.add(partition)
         return found
 
     def wait_ms(self, now_ms: float) -> float | None:
         """Milliseconds until the first record need not wait any longer; None if there is none."""
         if not self._first:
             return None
-        _, topic, number, _ = self._first[0]
-        return max(self._waiting[topic, number][0].release_ms - now_ms, 0.0)
+        time_ms, partition = self._first[0]
+        first = self._waiting[partition].arrivals[0]
+        held = hold_ms(time_ms, first.now_ms, self._wait_ms)
+        return max(first.arrived_ms + held - now_ms, 0.0)
 
     def count(self, partition: Partition) -> int:
         """How many records of a partition wait."""
-        return len(self._waiting[partition])
+        return self._waiting[partition].count
 
     def size(self, partition: Partition) -> int:
         """How many bytes the values of a partition's waiting records have."""
-        return self._bytes[partition]
-
-
-def _place(arrival: Arrival) -> tuple[int, str, int, int]:
-    record = arrival.record
-    return arrival.time_ms, record.topic, record.partition, record.offset
+        return self._waiting[partition].size
