@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, groupby, repeat
+from itertools import accumulate, chain, groupby, pairwise, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
 from service.records.record import Record
@@ -141,38 +142,30 @@ class Block(Sequence[Record]):
             block, start, stop = pieces[0]
             return block._piece(start, stop)
         runs: list[Run] = []
-        offsets: list[int] = []
-        keys: list[bytes | None] = []
-        times: list[int] = []
         headers: dict[int, Headers] = {}
         dropped: dict[int, int] = {}
-        has_keys = any(block.keys is not None for block, _, _ in pieces)
-        has_times = any(block.times_ms is not None for block, _, _ in pieces)
+        first = 0
         for block, start, stop in pieces:
-            first = len(offsets) - start
-            for run in block._runs(start, stop):
-                if runs and runs[-1][:2] == run[:2]:
-                    runs[-1] = run._replace(n=runs[-1].n + run.n)
-                else:
-                    runs.append(run)
-            offsets += block.offsets[start:stop]
-            if has_keys:
-                own = block.keys
-                keys += [None] * (stop - start) if own is None else own[start:stop]
-            if has_times:
-                at = block.times_ms
-                times += [-1] * (stop - start) if at is None else at[start:stop]
+            runs += block._runs(start, stop)
             if block.headers:
-                headers |= {first + n: h for n, h in _within(block.headers, start, stop)}
+                own = _within(block.headers, start, stop)
+                headers |= {first + n - start: given for n, given in own}
             if block.dropped:
-                dropped |= {first + n: size for n, size in _within(block.dropped, start, stop)}
+                sizes = _within(block.dropped, start, stop)
+                dropped |= {first + n - start: size for n, size in sizes}
+            first += stop - start
+        keys, times_ms = None, None
+        if any(block.keys is not None for block, _, _ in pieces):
+            keys = _column([(block.keys, start, stop) for block, start, stop in pieces], None)
+        if any(block.times_ms is not None for block, _, _ in pieces):
+            times_ms = _column([(block.times_ms, start, stop) for block, start, stop in pieces], -1)
         return cls(
-            runs,
-            offsets,
-            _gathered_values([(block.values, start, stop) for block, start, stop in pieces]),
-            keys=keys if has_keys else None,
+            _longest(runs),
+            _column([(block.offsets, start, stop) for block, start, stop in pieces], 0),
+            _values([(block.values, start, stop) for block, start, stop in pieces]),
+            keys=keys,
             headers=headers,
-            times_ms=times if has_times else None,
+            times_ms=times_ms,
             dropped=dropped,
         )
 
@@ -249,7 +242,8 @@ class Block(Sequence[Record]):
 
     def _runs(self, start: int, stop: int) -> list[Run]:
         if len(self.runs) == 1:
-            return [self.runs[0]._replace(n=stop - start)] if start < stop else []
+            only = self.runs[0]
+            return [Run(only.topic, only.partition, stop - start)] if start < stop else []
         found: list[Run] = []
         at = self._run_of(start)
         while start < stop:
@@ -318,11 +312,31 @@ def _within(by_position: Mapping[int, _T], start: int, stop: int) -> list[tuple[
     return [(n, found) for n, found in by_position.items() if start <= n < stop]
 
 
-def _gathered_values(pieces: Sequence[tuple[Sequence[bytes], int, int]]) -> Sequence[bytes]:
-    cut = [values[start:stop] for values, start, stop in pieces]
-    tables = [values for values in cut if isinstance(values, RowTexts)]
-    if tables and len(tables) == len(cut):
-        joined = RowTexts.joined(tables)
+def _longest(runs: list[Run]) -> list[Run]:
+    """The same runs, with neighbours of one partition as one."""
+    if not any(a.topic == b.topic and a.partition == b.partition for a, b in pairwise(runs)):
+        return runs
+    return [
+        Run(topic, partition, sum(run.n for run in same))
+        for (topic, partition), same in groupby(runs, itemgetter(0, 1))
+    ]
+
+
+def _column(pieces: Sequence[tuple[Sequence[_T] | None, int, int]], missing: _T) -> list[_T]:
+    """Pieces of a column one after the other, with a value for those that have none."""
+    return list(
+        chain.from_iterable(
+            repeat(missing, stop - start) if column is None else column[start:stop]
+            for column, start, stop in pieces
+        )
+    )
+
+
+def _values(pieces: Sequence[tuple[Sequence[bytes], int, int]]) -> Sequence[bytes]:
+    if any(isinstance(values, RowTexts) for values, _, _ in pieces):
+        cut = [values[start:stop] for values, start, stop in pieces]
+        texts = [values for values in cut if isinstance(values, RowTexts)]
+        joined = RowTexts.joined(texts) if len(texts) == len(cut) else None
         if joined is not None:
             return joined
-    return list(chain.from_iterable(cut))
+    return _column(pieces, b"")

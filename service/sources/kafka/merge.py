@@ -24,7 +24,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
+from itertools import accumulate
 
 from service.records.block import Block, Piece
 from service.sources.source import Partition
@@ -59,48 +60,28 @@ def free_until_ms(waited_ms: float, now_ms: float, wait_ms: float) -> float:
 class _Arrival:
     """Records of one partition that arrived together, and the position of the next one.
 
-    `arrived_ms` is by the caller's clock, `now_ms` by the clock of the records' times.
+    `ends` are the bytes of their values up to each position; `arrived_ms` is by the caller's clock,
+    `now_ms` by the clock of the records' times.
     """
 
     block: Block
     times_ms: Sequence[int]
+    ends: Sequence[int]
     arrived_ms: float
     now_ms: float
     at: int = 0
 
-    @property
-    def time_ms(self) -> int:
-        """The time of the next record."""
-        return self.times_ms[self.at]
-
-    def run(self, max_records: int, newest_ms: float) -> int:
-        """How many records from the next one on, which counts itself, are no newer than that."""
-        behind = min(len(self.times_ms), self.at + max_records)
-        if newest_ms == math.inf:
-            return behind - self.at
-        times, end = self.times_ms, self.at + 1
-        while end < behind and times[end] <= newest_ms:
-            end += 1
-        return end - self.at
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """What waits of one partition."""
-
-    arrivals: deque[_Arrival]
-    count: int = 0
-    size: int = 0
-
-    def take(self, n: int) -> Piece:
-        """Take records of the first arrival."""
-        first = self.arrivals[0]
-        start, first.at = first.at, first.at + n
-        self.count -= n
-        self.size -= sum(map(len, first.block.values[start : first.at]))
-        if first.at == len(first.block):
-            self.arrivals.popleft()
-        return first.block, start, first.at
+    def take(self, max_records: int, newest_ms: float) -> Piece:
+        """The next record, and as many behind it as are no newer than that."""
+        start, times = self.at, self.times_ms
+        behind = min(len(times), start + max_records)
+        stop = behind
+        if newest_ms != math.inf:
+            stop = start + 1
+            while stop < behind and times[stop] <= newest_ms:
+                stop += 1
+        self.at = stop
+        return self.block, start, stop
 
 
 class Merge:
@@ -117,14 +98,14 @@ class Merge:
 
     def __init__(self, wait_ms: float) -> None:
         self._wait_ms = wait_ms
-        self._waiting: dict[Partition, _Waiting] = {}
+        self._waiting: dict[Partition, deque[_Arrival]] = {}
         # The time of the first waiting record of each partition that has one, and the partition.
         self._first: list[tuple[int, Partition]] = []
         self._empty: set[Partition] = set()
 
     def restart(self, partitions: Iterable[Partition]) -> None:
         """Forget what waits, and merge these partitions from now on."""
-        self._waiting = {at: _Waiting(deque()) for at in partitions}
+        self._waiting = {at: deque() for at in partitions}
         self._first = []
         self._empty = set(self._waiting)
 
@@ -154,9 +135,8 @@ class Merge:
         if not block:
             return
         times = block.times_ms if block.times_ms is not None else [-1] * len(block)
-        waiting.arrivals.append(_Arrival(block, times, arrived_ms, now_ms))
-        waiting.count += len(block)
-        waiting.size += sum(map(len, block.values))
+        ends = list(accumulate(map(len, block.values), initial=0))
+        waiting.append(_Arrival(block, times, ends, arrived_ms, now_ms))
         if partition in self._empty:
             self._empty.remove(partition)
             heappush(self._first, (times[0], partition))
@@ -176,26 +156,29 @@ class Merge:
             Whether all that is written to a partition was given to `put`.
         """
         found: list[Piece] = []
-        while self._first and max_records > 0:
-            time_ms, partition = self._first[0]
+        first = self._first
+        while first and max_records > 0:
+            time_ms, partition = first[0]
             waiting = self._waiting[partition]
-            arrival = waiting.arrivals[0]
+            arrival = waiting[0]
             newest_ms = math.inf
             if self._empty:
                 waited_ms = now_ms - arrival.arrived_ms
                 newest_ms = free_until_ms(waited_ms, arrival.now_ms, self._wait_ms)
                 if time_ms > newest_ms or not all(map(at_end, self._empty)):
                     break
-            heappop(self._first)
-            if self._first:
-                other_ms, other = self._first[0]
+            if len(first) > 1:
+                other_ms, other = min(first[1:3])  # of a heap
                 newest_ms = min(newest_ms, other_ms if partition < other else other_ms - 1)
-            n = arrival.run(max_records, newest_ms)
-            found.append(waiting.take(n))
-            max_records -= n
-            if waiting.count:
-                heappush(self._first, (waiting.arrivals[0].time_ms, partition))
+            piece = arrival.take(max_records, newest_ms)
+            found.append(piece)
+            max_records -= piece[2] - piece[1]
+            if arrival.at == len(arrival.times_ms):
+                waiting.popleft()
+            if waiting:
+                heapreplace(first, (waiting[0].times_ms[waiting[0].at], partition))
             else:
+                heappop(first)
                 self._empty.add(partition)
         return found
 
@@ -204,14 +187,14 @@ class Merge:
         if not self._first:
             return None
         time_ms, partition = self._first[0]
-        first = self._waiting[partition].arrivals[0]
+        first = self._waiting[partition][0]
         held = hold_ms(time_ms, first.now_ms, self._wait_ms)
         return max(first.arrived_ms + held - now_ms, 0.0)
 
     def count(self, partition: Partition) -> int:
         """How many records of a partition wait."""
-        return self._waiting[partition].count
+        return sum(len(a.times_ms) - a.at for a in self._waiting[partition])
 
     def size(self, partition: Partition) -> int:
         """How many bytes the values of a partition's waiting records have."""
-        return self._waiting[partition].size
+        return sum(a.ends[-1] - a.ends[a.at] for a in self._waiting[partition])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.records.decode import decode
@@ -108,6 +108,7 @@ def texts_of(table: pa.RecordBatch) -> list[bytes]:
     return [row_text(row) for row in table.to_pylist()]
 
 
+@settings(deadline=None)
 @given(tables(), st.integers(0, 6), st.integers(0, 6))
 def test_the_texts_are_those_of_the_rows_however_they_are_asked_for(
     table: pa.RecordBatch, start: int, stop: int
@@ -123,6 +124,7 @@ def test_the_texts_are_those_of_the_rows_however_they_are_asked_for(
     assert list(joined) == expected[start:] + expected[:stop]
 
 
+@settings(deadline=None)
 @given(tables(), st.integers(0, 3), st.integers(0, 600))
 def test_every_text_that_is_too_long_is_found_and_only_its_beginning_given(
     table: pa.RecordBatch, start: int, max_bytes: int

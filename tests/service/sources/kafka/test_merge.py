@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.records.block import Block, Run
@@ -84,6 +84,7 @@ def run(logs: Logs, draw: st.DataObject) -> list[Record]:
     return found
 
 
+@settings(deadline=None)
 @given(LOGS, st.data())
 def test_what_is_in_the_log_has_one_order_however_it_arrives(
     logs: Logs, data: st.DataObject
@@ -91,6 +92,7 @@ def test_what_is_in_the_log_has_one_order_however_it_arrives(
     assert run(logs, data) == in_order(logs)
 
 
+@settings(deadline=None)
 @given(LOGS, st.data())
 def test_a_restart_behind_the_last_delivered_records_goes_on_in_the_same_order(
     logs: Logs, data: st.DataObject
@@ -133,6 +135,7 @@ class RecordByRecord:
         return found
 
 
+@settings(deadline=None, max_examples=300)
 @given(st.integers(1, 3), st.data())
 def test_runs_are_taken_as_record_by_record(n_partitions: int, data: st.DataObject) -> None:
     partitions = PARTITIONS[:n_partitions]
