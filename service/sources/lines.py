@@ -77,6 +77,7 @@ class Lines:
     def forget_unfinished(self) -> int:
         """Forget the line that has no end yet, and return how many bytes of it were read."""
         size, self._unfinished = self._unfinished, 0
+        self._ends_in_return = False
         self._parts.clear()
         return size
 
@@ -111,7 +112,6 @@ class Lines:
         size = self._unfinished - self._ends_in_return
         line = b"".join(self._parts)
         self.forget_unfinished()
-        self._ends_in_return = False
         if self.n_read == 0 and line.startswith(_MARK):
             line, size = line[len(_MARK) :], size - len(_MARK)
         if size > self._max_bytes:

@@ -96,8 +96,8 @@ class Source(Protocol):
     def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         """Return the next records; waits up to `timeout_s` seconds for the first one.
 
-        With `max_records` 0 it only keeps up with the other side. Of records that are large it
-        returns fewer, about `MAX_POLL_BYTES`.
+        With `max_records` 0 it only keeps up with the other side. It does not read more than about
+        `MAX_POLL_BYTES` for one answer: of large records there may be fewer than were asked for.
         """
         ...
 
