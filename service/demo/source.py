@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from service.demo.digits import Regime, Shift, messages
-from service.records.record import Record
+from service.records.block import Block, Run
 from service.sources.source import OneLane
 
 IMAGES = "digits"
@@ -94,19 +94,27 @@ class DemoSource(OneLane):
         """Whether everything allowed has been sent."""
         return all(self.position(s) >= self.allowed[s] for s in STREAMS)
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:  # noqa: ARG002 - never waits
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:  # noqa: ARG002 - never waits
         """The next records, whole steps at a time."""
-        records: list[Record] = []
+        runs: list[Run] = []
+        offsets: list[int] = []
+        values: list[bytes] = []
+        keys: list[bytes | None] = []
         for stream in STREAMS:
-            while self.position(stream) < self.allowed[stream] and len(records) < max_records:
+            begin = len(values)
+            while self.position(stream) < self.allowed[stream] and len(values) < max_records:
                 step, first = divmod(self._next[stream], OFFSETS_PER_STEP)
                 regime_at = partial(self.story.regime, stream)
                 sent = messages(stream, self.story.seed, step, regime_at, images=stream == IMAGES)
-                for k in range(first, len(sent)):
-                    offset = step * OFFSETS_PER_STEP + k
-                    records.append(Record(stream, 0, offset, stream.encode(), sent[k]))
+                values += sent[first:]
+                offsets += range(
+                    step * OFFSETS_PER_STEP + first, step * OFFSETS_PER_STEP + len(sent)
+                )
                 self._next[stream] = (step + 1) * OFFSETS_PER_STEP
-        return records
+            if n := len(values) - begin:
+                runs.append(Run(stream, 0, n))
+                keys += [stream.encode()] * n
+        return Block(runs, offsets, values, keys=keys)
 
     def seek(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Go on at the store's offsets."""
