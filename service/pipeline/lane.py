@@ -14,7 +14,7 @@ from service.domain.action import Action
 from service.domain.dead_letter import DeadLetter
 from service.domain.decision import ActionKind
 from service.domain.incident import Incident, IncidentState
-from service.domain.job import Job
+from service.domain.job import fine_tuning
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import DeadLetters
 from service.notify.incident_topic import INCIDENTS_KIND
@@ -278,20 +278,7 @@ class Lane:
         for incident, decision in outcomes.decisions:
             unwritten.confirmed[incident.id] = stream.name, str(incident.kind)
             if decision.action is ActionKind.FINE_TUNE:
-                unwritten.jobs.append(
-                    Job(
-                        id=f"{incident.id}-fine-tune",
-                        stream=stream.name,
-                        incident_id=incident.id,
-                        kind="fine_tune",
-                        spec={
-                            "lane": self.number,
-                            "change_point": incident.change_point,
-                            "factors": list(incident.factors),
-                            "day": stream.monitor.newest_time[:10],
-                        },
-                    )
-                )
+                unwritten.jobs.append(fine_tuning(incident, stream.monitor.newest_time[:10]))
 
     def _messages(self, incident: Incident) -> list[Action]:
         """The messages about an incident's new state: one for each endpoint, and for the topic."""

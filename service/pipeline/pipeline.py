@@ -299,12 +299,12 @@ class Pipeline:
     def _jobs_of_day(self, stream: Stream, lane: Lane) -> int:
         """Trainings already asked for on the stream's own newest day."""
         day = stream.monitor.newest_time[:10]
-        unwritten = [j.spec["day"] for j in lane.unwritten.jobs if j.stream == stream.name]
+        unwritten = [j.spec.day for j in lane.unwritten.jobs if j.stream == stream.name]
         # Not the store's word of this moment: a verdict must not wait for it.
         return [*self._job_days[stream.name], *unwritten].count(day)
 
     def _note_job_days(self, name: str) -> None:
-        self._job_days[name] = [str(j.spec.get("day", "")) for j in self.store.jobs(name)]
+        self._job_days[name] = [j.spec.day for j in self.store.jobs(name)]
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -563,7 +563,7 @@ class Pipeline:
 
     def _repair(self, finished: Finished) -> None:
         """Promote the candidate that a job made, or say why it is not promoted."""
-        lane = self.lanes.get(int(finished.job.spec.get("lane", 0)))
+        lane = self.lanes.get(finished.job.spec.lane)
         if lane is None:
             return  # its owner trains again
         stream = lane.open(finished.job.stream)

@@ -126,14 +126,14 @@ class Jobs:
     def take_over(self, lane: int) -> None:
         """Queue again what the former owner of a lane was training; it is resumed."""
         for job in self._store.jobs(state=JobState.RUNNING):
-            if _lane(job) == lane and (self._job is None or job.id != self._job.id):
+            if job.spec.lane == lane and (self._job is None or job.id != self._job.id):
                 with self._store.transaction() as tx:
                     tx.requeue_job(job.id)
         self._queued = True
 
     def leave(self, lanes: Collection[int]) -> None:
         """Stop a training for lanes that others have now."""
-        if self._job is not None and _lane(self._job) in lanes:
+        if self._job is not None and self._job.spec.lane in lanes:
             log.info("training left to the lane's owner", job=self._job.id)
             self._stop()
             self._job = None
@@ -145,7 +145,7 @@ class Jobs:
         # Until something new is written there is no use in trying again.
         self._queued = False
         for job in self._store.jobs(state=JobState.QUEUED):
-            if _lane(job) not in lanes:
+            if job.spec.lane not in lanes:
                 continue
             folder = self._folder / job.id
             if not (folder / "job.json").exists() and not self._prepare(job, folder):
@@ -158,8 +158,7 @@ class Jobs:
     def _prepare(self, job: Job, folder: Path) -> bool:
         """Write the job's folder; False while there are too few labels."""
         model = self._model(job.stream)
-        change_point = int(job.spec["change_point"])
-        lane = _lane(job)
+        change_point, lane = job.spec.change_point, job.spec.lane
         recent = self._store.samples(job.stream, change_point, labelled_only=True, lane=lane)
         before = self._store.samples(job.stream, 0, change_point, labelled_only=True, lane=lane)
         if len(recent) < model.min_labels:
@@ -170,7 +169,7 @@ class Jobs:
         splits += [Split.TRAIN] * (len(recent) - n_holdout) + [Split.HOLDOUT] * n_holdout
         # Where the rule from features to labels has changed, old rows would teach the old rule. In
         # Y->X problems an old row still shows what its class can look like.
-        concept = "concept" in job.spec["factors"]
+        concept = "concept" in job.spec.factors
         new_rule = concept and self._problem(job.stream) is Problem.X_TO_Y
         kept = [
             (sample, split)
@@ -259,7 +258,7 @@ class Jobs:
             stream=job.stream,
             parent=champion.version,
             key=job.id,
-            trained_on={**job.spec, "incident": job.incident_id},
+            trained_on={**job.spec.to_json(), "incident": job.incident_id},
         )
 
     def discard(self, finished: Finished) -> None:
@@ -275,7 +274,3 @@ class Jobs:
             self._process.terminate()
             self._process.wait(timeout=30)
             self._process = None
-
-
-def _lane(job: Job) -> int:
-    return int(job.spec.get("lane", 0))

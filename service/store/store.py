@@ -30,7 +30,7 @@ from service.domain.action import Action, ActionState
 from service.domain.champion import Champion
 from service.domain.dead_letter import DeadLetter
 from service.domain.incident import Incident, IncidentState
-from service.domain.job import Job, JobState
+from service.domain.job import Job, JobSpec, JobState
 from service.domain.sample import ContentKind, StoredSample
 from service.domain.waiting import Side, Spilled
 from service.store import database, tables
@@ -348,7 +348,7 @@ class Store:
                     stream=r.stream,
                     incident_id=r.incident_id,
                     kind=r.kind,
-                    spec=json.loads(r.spec),
+                    spec=JobSpec.from_json(json.loads(r.spec)),
                     state=JobState(r.state),
                     attempts=r.attempts,
                     result=json.loads(r.result),

@@ -276,7 +276,7 @@ class Transaction:
                 "stream": job.stream,
                 "incident_id": job.incident_id,
                 "kind": job.kind,
-                "spec": _json(job.spec),
+                "spec": _json(job.spec.to_json()),
                 "state": str(JobState.QUEUED),
                 "attempts": 0,
                 "result": "{}",

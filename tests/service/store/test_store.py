@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from service.domain.action import Action, ActionState
 from service.domain.dead_letter import DeadLetter
 from service.domain.incident import Incident, IncidentState, Point
-from service.domain.job import Job, JobState
+from service.domain.job import Job, JobSpec, JobState
 from service.domain.sample import ContentKind, StoredSample
 from service.store import database, tables, transaction
 from service.store.errors import FencedError, StoreError
@@ -92,7 +92,7 @@ def letter(offset: int, **changes: Any) -> DeadLetter:
 
 
 ACTION = Action("a-1", "digits", "inc-1", "webhook:0", {"event": "incident.confirmed"})
-JOB = Job("j-1", "digits", "inc-1", "fine_tune", {"change_point": 205})
+JOB = Job("j-1", "digits", "inc-1", "fine_tune", JobSpec(205, ("concept",), day="2026-11-23"))
 
 
 def write_everything(tx: Transaction) -> None:
