@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
 
-from service.domain.action import Action
-from service.domain.dead_letter import DeadLetter
 from service.domain.decision import ActionKind
-from service.domain.incident import Incident, IncidentState
+from service.domain.incident import Incident
 from service.domain.job import fine_tuning
 from service.monitor.outcomes import Outcomes
-from service.notify.dead_letters import DeadLetters
-from service.notify.incident_topic import INCIDENTS_KIND
+from service.notify.dead_letters import DeadLetters, letter_of
+from service.notify.messages import has_decided_nothing, messages, subscribers
 from service.pipeline.show import show_labels
 from service.pipeline.stream import Batch, Decoded, Stream
-from service.pipeline.unwritten import Unwritten, _has_decided_nothing
+from service.pipeline.unwritten import Unwritten
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import DecodeError, Record
 from service.settings.service import Settings
@@ -67,7 +63,7 @@ class Lane:
         self.epoch = epoch
         self.streams: dict[str, Stream] = {}
         self.unwritten = Unwritten()
-        self._settings = settings
+        self._subscribers = subscribers(settings)
         self._metrics = metrics
         self._decoder = decoder
         self._open_stream = open_stream
@@ -143,20 +139,7 @@ class Lane:
 
     def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
         self._metrics.dead_letters.labels(error.reason).inc()
-        self.unwritten.dead_letters.append(
-            DeadLetter(
-                record.topic,
-                record.partition,
-                record.offset,
-                stream,
-                error.reason,
-                str(error),
-                record.value,
-                record.key,
-                record.headers,
-                record.timestamp_ms,
-            )
-        )
+        self.unwritten.dead_letters.append(letter_of(record, error, stream))
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -265,8 +248,8 @@ class Lane:
         ]
         for incident in outcomes.incidents:
             unwritten.incidents.append(incident)
-            unwritten.actions.extend(self._messages(incident))
-            if not _has_decided_nothing(incident):
+            unwritten.actions.extend(messages(incident, self._subscribers))
+            if not has_decided_nothing(incident):
                 log.info(
                     f"incident {incident.state}",
                     stream=incident.stream,
@@ -279,34 +262,6 @@ class Lane:
             unwritten.confirmed[incident.id] = stream.name, str(incident.kind)
             if decision.action is ActionKind.FINE_TUNE:
                 unwritten.jobs.append(fine_tuning(incident, stream.monitor.newest_time[:10]))
-
-    def _messages(self, incident: Incident) -> list[Action]:
-        """The messages about an incident's new state: one for each endpoint, and for the topic."""
-        if _has_decided_nothing(incident):
-            return []
-        event = f"incident.{incident.state}"
-        is_folded = incident.state is IncidentState.FOLDED
-        document = incident.to_json()
-        # An incident can come to a state twice; what a replay writes again has the same digest.
-        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:8]
-        kinds = {
-            str(n): f"webhook:{n}"
-            for n, hook in enumerate(self._settings.webhooks)
-            if (event in hook.events if hook.events else not is_folded)
-        }
-        topics = self._settings.source.topics
-        if topics is not None and topics.incidents is not None:
-            kinds["kafka"] = INCIDENTS_KIND
-        return [
-            Action(
-                id=f"{incident.id}:{incident.state}:{digest}:{name}",
-                stream=incident.stream,
-                incident_id=incident.id,
-                kind=kind,
-                payload={"event": event, "data": document},
-            )
-            for name, kind in kinds.items()
-        ]
 
 
 def _is_of(incident: Incident, confirmed: Incident) -> bool:

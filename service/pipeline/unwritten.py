@@ -11,6 +11,7 @@ from service.domain.incident import Incident, IncidentState
 from service.domain.job import Job
 from service.domain.sample import StoredSample
 from service.domain.waiting import Pruned
+from service.notify.messages import has_decided_nothing
 from service.sources.source import Partition
 from service.store.transaction import Transaction
 
@@ -52,11 +53,6 @@ class Unwritten:
         )
 
 
-def _has_decided_nothing(incident: Incident) -> bool:
-    """Whether it is as a look left it that goes on."""
-    return incident.state is IncidentState.SUSPECTED and bool(incident.evidence)
-
-
 def _is_news(incident: Incident) -> bool:
     """Whether anybody has to know of it at once."""
-    return incident.state is not IncidentState.DISMISSED and not _has_decided_nothing(incident)
+    return incident.state is not IncidentState.DISMISSED and not has_decided_nothing(incident)
