@@ -102,8 +102,8 @@ def run(config: Config) -> None:
     from service.api.app import open_app, serving, stopping
     from service.api.http import ListenError
     from service.api.wiring import open_source
-    from service.pipeline.pipeline import NoChampionError
     from service.records.record import TemporaryError
+    from service.repair.champions import NoChampionError
     from service.settings.file import SettingsError
     from service.sources.source import SourceError
     from service.store.errors import StoreError
@@ -141,7 +141,7 @@ def replay(
     A replay starts from nothing and leaves the service's own store and models alone.
     """
     from service.api.replay import replay_file
-    from service.pipeline.pipeline import NoChampionError
+    from service.repair.champions import NoChampionError
     from service.sources.source import SourceError
     from service.telemetry.logs import configure
 
@@ -259,15 +259,22 @@ def models_rollback(
 
 
 def _change(config: Path, stream: str, change: Callable[[Any, Any], Any]) -> None:
-    from models.registry import Registry
+    from models.registry import Registry, RegistryError
+    from service.repair.serving import expose_champion
 
     settings = _load(config)
     _check_stream(settings, config, stream)
+    store, registry = _store(settings), Registry(settings.registry.path)
     try:
-        champion = change(_store(settings), Registry(settings.registry.path))
+        champion = change(store, registry)
     except (LookupError, ValueError) as error:
         _fail(str(error))
     typer.echo(f"{stream}: version {champion.version} is the champion")
+    if settings.registry.serving is not None:
+        try:
+            expose_champion(store, registry, stream, settings.registry.serving)
+        except (RegistryError, OSError) as error:
+            _fail(f"{stream}: the champion is not exposed in {settings.registry.serving}: {error}")
 
 
 def _check_stream(settings: Any, config: Path, stream: str) -> None:

@@ -188,8 +188,11 @@ class Lane:
         for job in unwritten.jobs:
             tx.add_job(job)
         tx.put_dead_letters(unwritten.dead_letters)
-        for write in unwritten.writes:
-            write(tx)
+        for end in unwritten.endings:
+            job = end.finished.job
+            if end.promoted is not None:
+                tx.set_champion(job.stream, end.promoted, end.detail, end.index)
+            tx.finish_job(job.id, end.finished.state, dict(end.finished.result))
 
     def written(self) -> None:
         """Begin anew, once the transaction is over."""

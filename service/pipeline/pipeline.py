@@ -29,7 +29,6 @@ from models.registry import Registry
 from models.spec import ModelVersion
 from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident
-from service.domain.job import JobState
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import open_dead_letters
 from service.pipeline.lane import Lane
@@ -37,9 +36,13 @@ from service.pipeline.show import show
 from service.pipeline.stream import Batch, Decoded, Stream
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import Record, TemporaryError
-from service.repair.jobs import Finished, Jobs
+from service.repair.budget import Budget
+from service.repair.champions import Champions
+from service.repair.ending import Finished, ending
+from service.repair.jobs import Jobs
 from service.repair.policy import decide
 from service.repair.scorers import Scorer, load_scorer
+from service.repair.serving import Serving
 from service.settings.service import Settings
 from service.settings.stream import StreamSettings
 from service.sources.files import FileSource
@@ -115,10 +118,9 @@ class Pipeline:
         self.on_written: Callable[[], None] = lambda: None
         self._clock = clock
         self._monotonic = monotonic
-        self._scorer_of = scorer_of
-        self._scorers: dict[str, tuple[int, Scorer]] = {}
-        self._retired: list[Scorer] = []
-        self._job_days: dict[str, list[str]] = {s.name: [] for s in settings.streams}
+        self._champions = Champions(store, registry, metrics, scorer_of)
+        self._serving = Serving(store, registry, settings, monotonic)
+        self._budget = Budget(store)
         self._kept: list[Record] = []
         self._is_assigned = False
         self._idle = threading.Event()
@@ -136,7 +138,7 @@ class Pipeline:
         }
         for name, stream in self._settings_of.items():
             if stream.model is not None:
-                self._champion_scorer(name)
+                self._champions.of(name)
         self.source.start(self)
         self._adopt_champions()
 
@@ -233,8 +235,8 @@ class Pipeline:
         settings = self._settings_of[name]
         version, scorer = None, None
         if settings.model is not None:
-            version, scorer = self._champion_scorer(name)
-            self._note_job_days(name)
+            version, scorer = self._champions.of(name)
+            self._budget.learn(name)
         stream = Stream(
             settings,
             self._decider(settings, lane),
@@ -249,23 +251,6 @@ class Pipeline:
         if name in self._references:
             stream.preload(self._references[name])
         return stream
-
-    def _champion_scorer(self, name: str) -> tuple[int, Scorer]:
-        """The champion's version and its scorer, which all lanes share."""
-        champion = self.store.champion(name)
-        if champion is None:
-            raise NoChampionError(
-                f"streams.{name}.model: there is no trained version yet; train one "
-                f"with: shiftwatch models train CONFIG --stream {name} --input FILE"
-            )
-        known = self._scorers.get(name)
-        if known is None or known[0] != champion.version:
-            scorer = self._scorer_of(self.registry.get(name, champion.version))
-            self._scorers[name] = (champion.version, scorer)
-            self.metrics.champion_version.labels(name).set(champion.version)
-            if known is not None:
-                self._retired.append(known[1])
-        return self._scorers[name]
 
     def _reference(self, settings: StreamSettings) -> list[Decoded]:
         """The records of a stream's reference file."""
@@ -299,12 +284,7 @@ class Pipeline:
     def _jobs_of_day(self, stream: Stream, lane: Lane) -> int:
         """Trainings already asked for on the stream's own newest day."""
         day = stream.monitor.newest_time[:10]
-        unwritten = [j.spec.day for j in lane.unwritten.jobs if j.stream == stream.name]
-        # Not the store's word of this moment: a verdict must not wait for it.
-        return [*self._job_days[stream.name], *unwritten].count(day)
-
-    def _note_job_days(self, name: str) -> None:
-        self._job_days[name] = [j.spec.day for j in self.store.jobs(name)]
+        return self._budget.used(stream.name, day, lane.unwritten.jobs)
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -504,6 +484,11 @@ class Pipeline:
             asked = asked or bool(lane.unwritten.jobs) or any(lane.unwritten.labels.values())
             for name, kind in lane.unwritten.confirmed.values():
                 self.metrics.incidents.labels(name, kind).inc()
+            for end in lane.unwritten.endings:
+                if self.jobs is not None:
+                    self.jobs.discard(end.finished.job)
+                if end.promoted is not None:
+                    self._serving.owe(end.finished.job.stream)
             lane.written()
         self.metrics.checkpoint_duration.observe(self._monotonic() - started)
         self.source.commit(offsets)
@@ -513,7 +498,7 @@ class Pipeline:
         if self.jobs is not None and asked:
             self.jobs.notify()
             for name in {stream.name for lane in lanes for stream in lane.streams.values()}:
-                self._note_job_days(name)
+                self._budget.learn(name)
         self.on_written()
 
     def _read_parts(self) -> None:
@@ -537,29 +522,13 @@ class Pipeline:
 
     def _adopt_champions(self) -> None:
         """Serve with champions that an operator or another process has made."""
-        for lane, stream in self._all_parts():
-            champion = self.store.champion(stream.name) if stream.settings.model else None
-            if champion is None or champion.version == stream.version:
-                continue
-            stream.champion_changed(*self._champion_scorer(stream.name))
-            self._after(lane, stream, stream.repaired(champion.reason))
-        self._close_retired()
-
-    def _use(self, stream: Stream, version: ModelVersion) -> None:
-        """Serve a part of a stream with a version that is not the champion yet."""
-        former = self._scorers.get(stream.name)
-        if former is not None:
-            self._retired.append(former[1])
-        scorer = self._scorer_of(version)
-        self._scorers[stream.name] = (version.version, scorer)
-        stream.champion_changed(version.version, scorer)
-        self.metrics.champion_version.labels(stream.name).set(version.version)
-
-    def _close_retired(self) -> None:
-        used = {id(stream.scorer) for _, stream in self._all_parts()}
-        for scorer in [s for s in self._retired if id(s) not in used]:
-            self._retired.remove(scorer)
-            scorer.close()
+        lane_of = {id(s): lane for lane, s in self._all_parts() if s.settings.model is not None}
+        scored = [s for _, s in self._all_parts() if s.settings.model is not None]
+        for stream, reason in self._champions.adopt(scored):
+            self._serving.owe(stream.name)
+            self._after(lane_of[id(stream)], stream, stream.repaired(reason))
+        self._champions.retire(scored)
+        self._serving.settle()
 
     def _repair(self, finished: Finished) -> None:
         """Promote the candidate that a job made, or say why it is not promoted."""
@@ -568,35 +537,24 @@ class Pipeline:
             return  # its owner trains again
         stream = lane.open(finished.job.stream)
         index = stream.monitor.n_seen
-        writes = lane.unwritten.writes
-        job, result = finished.job, finished.result
-        if finished.state is not JobState.SUCCEEDED:
-            outcomes = stream.monitor.repair_failed(f"training failed: {result.get('error', '')}")
-        elif result["gate"]["promote"] and self._needs_approval(stream):
-            waiting = self.jobs.publish(finished) if self.jobs else None
-            outcomes = stream.monitor.repair_failed(
-                f"version {waiting.version if waiting else '?'} is better and waits for approval: "
-                f"shiftwatch models promote CONFIG VERSION --stream {stream.name}"
-            )
-        elif result["gate"]["promote"]:
-            version = self.jobs.publish(finished) if self.jobs else None
+        version = self.jobs.publish(finished) if self.jobs and finished.is_better else None
+        end = ending(
+            finished,
+            version=None if version is None else version.version,
+            needs_approval=self._needs_approval(stream),
+            index=index,
+        )
+        if end.promoted is not None:
             assert version is not None
-            reason = f"version {version.version} promoted: {result['gate']['reason']}"
-            self._use(stream, version)
-            outcomes = stream.repaired(reason)
-            writes.append(lambda tx: tx.set_champion(stream.name, version.version, reason, index))
-        elif finished.champion_holds:
-            outcomes = stream.repaired(
-                f"champion kept, it is as good as before: {result['gate']['reason']}"
-            )
-        else:
-            outcomes = stream.monitor.repair_failed(
-                f"candidate rejected: {result['gate']['reason']}"
-            )
-        state, shown = finished.state, dict(result)
-        writes.append(lambda tx: tx.finish_job(job.id, state, shown))
-        self.metrics.retrain_runs.labels(stream.name, finished.outcome).inc()
-        self.metrics.retrain_duration.observe(float(result.get("elapsed_s", 0.0)))
+            self._champions.use(stream, version)
+        outcomes = (
+            stream.repaired(end.detail)
+            if end.is_repaired
+            else stream.monitor.repair_failed(end.detail)
+        )
+        lane.unwritten.endings.append(end)
+        self.metrics.retrain_runs.labels(stream.name, end.outcome).inc()
+        self.metrics.retrain_duration.observe(end.elapsed_s)
         self._after(lane, stream, outcomes)
 
     @staticmethod
@@ -606,14 +564,9 @@ class Pipeline:
 
     def close(self) -> None:
         """Stop scorers and trainings; what they were doing goes on after the next start."""
-        for scorer in [*self._retired, *(scorer for _, scorer in self._scorers.values())]:
-            scorer.close()
+        self._champions.close()
         if self.jobs is not None:
             self.jobs.close()
         self.decoder.close()
         self.dead_letters.close()
         self.source.close()
-
-
-class NoChampionError(RuntimeError):
-    """A stream is to be scored, but no model was ever trained for it."""

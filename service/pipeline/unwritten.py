@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.domain.action import Action
@@ -12,8 +11,8 @@ from service.domain.job import Job
 from service.domain.sample import StoredSample
 from service.domain.waiting import Pruned
 from service.notify.messages import has_decided_nothing
+from service.repair.ending import Ending
 from service.sources.source import Partition
-from service.store.transaction import Transaction
 
 
 @dataclass(slots=True)
@@ -29,7 +28,7 @@ class Unwritten:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     n_filed: int = 0
     pruned: dict[str, Pruned] = field(default_factory=dict)
-    writes: list[Callable[[Transaction], object]] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
     confirmed: dict[str, tuple[str, str]] = field(default_factory=dict)
     n_records: int = 0
@@ -40,7 +39,7 @@ class Unwritten:
 
         For what is less, nearly all of which are false suspicions, a state is not written.
         """
-        return bool(self.jobs or self.writes or any(map(_is_news, self.incidents)))
+        return bool(self.jobs or self.endings or any(map(_is_news, self.incidents)))
 
     def __bool__(self) -> bool:
         return bool(
@@ -49,7 +48,7 @@ class Unwritten:
             or self.touched
             or self.incidents
             or self.jobs
-            or self.writes
+            or self.endings
         )
 
 

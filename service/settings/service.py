@@ -56,6 +56,11 @@ class RegistrySettings(Section):
     """The models' versions."""
 
     path: Path = Field(default=Path("var/models"), description="Folder of the models' versions.")
+    serving: Path | None = Field(
+        default=None,
+        description="Folder in which a server of models finds each stream's champion, in "
+        "TensorFlow Serving's layout; for streams with model.saved_model. None for nowhere.",
+    )
 
 
 class DeadLetterSettings(Section):
