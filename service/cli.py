@@ -107,6 +107,7 @@ def run(config: Config) -> None:
     from service.settings.file import SettingsError
     from service.sources.source import SourceError
     from service.store.errors import StoreError
+    from service.store.states import FormatError
     from service.telemetry.logs import configure
 
     settings = _load(config)
@@ -123,7 +124,9 @@ def run(config: Config) -> None:
             service.drain()
     except SettingsError as error:
         _fail(str(error), EXIT_BAD_CONFIG)
-    except (ListenError, NoChampionError, SourceError, StoreError, TemporaryError) as error:
+    except (
+        *(FormatError, ListenError, NoChampionError, SourceError, StoreError, TemporaryError),
+    ) as error:
         _fail(str(error))
 
 
@@ -152,6 +155,8 @@ def replay(
     except (NoChampionError, SourceError, OSError) as error:
         _fail(str(error))
     typer.echo(json.dumps(summary))
+    if summary["failed"]:
+        _fail("\n".join(summary["failed"]))
 
 
 @app.command()

@@ -389,7 +389,6 @@ def run_demo(
             screen.training(f"fine-tuning {job.stream}", event)
 
         with open_app(settings, source, on_progress=on_progress) as app, serving(app) as server:
-            app.started = True
             screen.serving(address(server))
             results = Demo(app, source, folder, screen).run(stop)
             if stop.is_set():

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import structlog
-
-from service.domain.decision import ActionKind
-from service.domain.incident import Incident
-from service.domain.job import fine_tuning
 from service.monitor.outcomes import Outcomes
-from service.notify.dead_letters import DeadLetters, letter_of
-from service.notify.messages import has_decided_nothing, messages, subscribers
-from service.pipeline.show import show_labels
+from service.notify.dead_letters import letter_of
+from service.notify.messages import Subscriber
+from service.pipeline.containment import REASON, Failures, StreamFailedError, contained
 from service.pipeline.stream import Batch, Decoded, Stream
 from service.pipeline.unwritten import Unwritten
+from service.pipeline.view import StreamView
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import DecodeError, Record
-from service.settings.service import Settings
-from service.store import states as checkpoint
-from service.store.transaction import Transaction
+from service.sources.source import Partition
 from service.telemetry.metrics import Metrics
-
-log = structlog.get_logger()
 
 
 class Lane:
-    """A lane that this process owns.
+    """A lane that this process owns: hands each stream its records, and keeps what comes of it.
 
     Parameters
     ----------
@@ -36,14 +27,18 @@ class Lane:
         The partition number.
     epoch
         What the store gave with the ownership.
-    settings
-        The whole configuration.
-    metrics
-        Counts what happens.
+    streams
+        Names of the configured streams.
     decoder
         Turns records into observations and labels.
     open_stream
         Makes a stream of this lane, by its name; called with the first record of the stream.
+    metrics
+        Counts what is refused.
+    failures
+        The streams that are not worked on.
+    subscribers
+        Who is told about incidents.
     is_only
         Whether the source has no other lane, so that no stream can have another part.
     """
@@ -52,23 +47,34 @@ class Lane:
         self,
         number: int,
         epoch: int,
-        settings: Settings,
-        metrics: Metrics,
+        streams: Iterable[str],
         decoder: Decoder,
         open_stream: Callable[[str, Lane], Stream],
         *,
+        metrics: Metrics,
+        failures: Failures,
+        subscribers: Sequence[Subscriber] = (),
         is_only: bool = False,
     ) -> None:
         self.number = number
         self.epoch = epoch
+        self.is_only = is_only
         self.streams: dict[str, Stream] = {}
+        self.views: Mapping[str, StreamView] = {}
+        """What others see of each stream; replaced as a whole, because other threads read it."""
+        self.polled: list[Record] = []
+        """Records that are not taken yet."""
         self.unwritten = Unwritten()
-        self._subscribers = subscribers(settings)
-        self._metrics = metrics
+        self.begins: dict[Partition, int] = {}
+        """Where partitions begin that the store has no offset of, as far as is known."""
+        self.failing: list[StreamFailedError] = []
+        """What streams raised at the last `take`."""
+        self._configured = frozenset(streams)
         self._decoder = decoder
         self._open_stream = open_stream
-        self._is_only = is_only
-        self._configured = {s.name for s in settings.streams}
+        self._metrics = metrics
+        self._failures = failures
+        self._subscribers = subscribers
 
     def open(self, name: str) -> Stream:
         """The lane's part of a configured stream."""
@@ -77,39 +83,59 @@ class Lane:
             stream = self.streams[name] = self._open_stream(name, self)
         return stream
 
-    # -- records -------------------------------------------------------------------------------
-
     def take(self, records: Sequence[Record]) -> list[tuple[Stream, Batch]]:
         """Decode records and hand every stream its own, in order; what each stream made of them.
 
-        Nothing has changed when this raises.
+        What a stream raises is in `failing` then, and has not kept the others from theirs. Nothing
+        has changed when this raises.
         """
         by_stream, refused, ignored = self._decode(records)
+        turned_away = self._turn_away(by_stream)
+        failing: dict[str, StreamFailedError] = {}
         for name, decoded in by_stream.items():
-            self.open(name).look_up(decoded)
+            try:
+                with contained(name, self.number, decoded):
+                    self.open(name).look_up(decoded)
+            except StreamFailedError as error:
+                failing[name] = error
         unwritten = self.unwritten
         for reason, n in ignored.items():
             self._metrics.records_ignored.labels(reason).inc(n)
-        for record, error in refused:
-            self._refuse(record, error)
+        for record, refusal in refused:
+            self.refuse(record, refusal)
+        for name, record, refusal in turned_away:
+            self.refuse(record, refusal, name)
         for record in records:
             unwritten.offsets[record.topic, record.partition] = record.offset + 1
         unwritten.n_records += len(records)
         done = []
         for name, decoded in by_stream.items():
+            if name in failing:
+                continue
             stream = self.streams[name]
             unwritten.touched.add(name)
-            batch = stream.take(decoded)
-            for record, refusal in batch.refused:
-                self._refuse(record, refusal, name)
-            if stream.keeps_samples:
-                unwritten.samples.setdefault(name, []).extend(batch.samples)
-                unwritten.labels.setdefault(name, []).extend(
-                    (index, label) for index, label, _ in batch.outcomes.joined
-                )
-            self.note(stream, batch.outcomes)
-            done.append((stream, batch))
+            try:
+                with contained(name, self.number, decoded):
+                    batch = stream.take(decoded)
+                    self._keep(stream, batch)
+            except StreamFailedError as error:
+                failing[name] = error
+            else:
+                done.append((stream, batch))
+        self.failing = list(failing.values())
         return done
+
+    def _keep(self, stream: Stream, batch: Batch) -> None:
+        """Put down for the next transaction what a batch did to a stream."""
+        name, unwritten = stream.name, self.unwritten
+        for record, refusal in batch.refused:
+            self.refuse(record, refusal, name)
+        if stream.keeps_samples:
+            unwritten.samples.setdefault(name, []).extend(batch.samples)
+            unwritten.labels.setdefault(name, []).extend(
+                (index, label) for index, label, _ in batch.outcomes.joined
+            )
+        self.note(stream, batch.outcomes)
 
     def _decode(
         self, records: Sequence[Record]
@@ -137,136 +163,49 @@ class Lane:
                 refused.append((record, DecodeError("unknown_stream", what, record)))
         return by_stream, refused, ignored
 
-    def _refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
+    def _turn_away(
+        self, by_stream: dict[str, list[Decoded]]
+    ) -> list[tuple[str, Record, DecodeError]]:
+        """Take the records of streams that have failed out, each with its stream and why."""
+        found: list[tuple[str, Record, DecodeError]] = []
+        if self._failures:
+            for name in list(by_stream):
+                failure = self._failures.of(self.number, name)
+                if failure is not None:
+                    found += [
+                        (name, record, DecodeError(REASON, str(failure), record))
+                        for record, _ in by_stream.pop(name)
+                    ]
+        return found
+
+    def refuse(self, record: Record, error: DecodeError, stream: str = "") -> None:
+        """Put a record to the dead letters."""
         self._metrics.dead_letters.labels(error.reason).inc()
         self.unwritten.dead_letters.append(letter_of(record, error, stream))
 
-    # -- writing -------------------------------------------------------------------------------
-
-    def file_dead_letters(self, dead_letters: DeadLetters) -> None:
-        """Put away what was refused, before the transaction that passes over it.
-
-        A letter that is written twice says so by its coordinates; one that is lost would be silent.
-        """
-        unwritten = self.unwritten
-        unwritten.dead_letters.sort(key=lambda d: (d.topic, d.partition, d.offset))
-        dead_letters.write(unwritten.dead_letters[unwritten.n_filed :])
-        unwritten.n_filed = len(unwritten.dead_letters)
-
-    @property
-    def confirmed(self) -> list[Incident]:
-        """Incidents that were confirmed since the last time, or changed after that.
-
-        Only where other lanes may have the same one.
-        """
-        newest = {} if self._is_only else {i.id: i for i in self.unwritten.incidents}
-        return [i for i in newest.values() if i.confirmed_at is not None and not i.state.is_over]
-
-    def write_own(self, tx: Transaction) -> None:
-        """Write what only this lane's owner writes; no other process waits for it."""
-        unwritten = self.unwritten
-        tx.put_offsets(unwritten.offsets)
-        for name in sorted(unwritten.touched):
-            spilled = self.streams[name].monitor.waiting.unwritten()
-            if spilled:
-                unwritten.pruned[name] = tx.put_spilled(name, spilled, self.number)
-            tx.put_state(name, checkpoint.dumps(self.streams[name].snapshot()), self.number)
-        for name, samples in unwritten.samples.items():
-            model = self.streams[name].settings.model
-            assert model is not None
-            tx.put_samples(name, samples, keep=model.max_samples, lane=self.number)
-        for name, labels in unwritten.labels.items():
-            tx.label_samples(name, labels, self.number)
-
-    def write_shared(self, tx: Transaction) -> None:
-        """Write what all processes write; to be called after every lane's `write_own`."""
-        unwritten = self.unwritten
-        for incident in unwritten.incidents:
-            tx.put_incident(incident)
-        for action in unwritten.actions:
-            tx.add_action(action)
-        for job in unwritten.jobs:
-            tx.add_job(job)
-        tx.put_dead_letters(unwritten.dead_letters)
-        for end in unwritten.endings:
-            job = end.finished.job
-            if end.promoted is not None:
-                tx.set_champion(job.stream, end.promoted, end.detail, end.index)
-            tx.finish_job(job.id, end.finished.state, dict(end.finished.result))
-
-    def written(self) -> None:
-        """Begin anew, once the transaction is over."""
-        for name, pruned in self.unwritten.pruned.items():
-            stream = self.streams[name]
-            show_labels(self._metrics, stream, *stream.monitor.spill_written(pruned))
-        self.unwritten = Unwritten()
-
-    # -- incidents -----------------------------------------------------------------------------
-
-    def fold(self, tx: Transaction) -> None:
-        """Give confirmed incidents up whose cause another lane has; write the others at once.
-
-        So the next lane of the same transaction finds them. Whoever has incidents in `confirmed`
-        has to hold the lock of their streams, and to call this before anything else is written.
-        """
-        for incident in self.confirmed:
-            self._fold(incident, tx)
-        for incident in self.confirmed:
-            tx.put_incident(incident)
-
-    def _fold(self, incident: Incident, tx: Transaction) -> None:
-        """Give an incident up if the stream has one with the same cause in another lane."""
-        stream = self.streams[incident.stream]
-        standing = tx.standing(incident.stream, stream.monitor.met)
-        if any(i.id == incident.id for i in standing) or incident.id not in stream.open:
-            return
-        others = [
-            i for i in standing if i.lane != self.number and i.segment in ({}, incident.segment)
-        ]
-        if not others:
-            return
-        known = {factor for other in others for factor in other.factors}
-        into = next((i for i in others if set(i.factors) & set(incident.factors)), others[0])
-        unwritten = self.unwritten
-        outcomes = stream.fold(incident, into, known)
-        is_over = any(i.id == incident.id and i.state.is_over for i in outcomes.incidents)
-        unwritten.incidents = [i for i in unwritten.incidents if not _is_of(i, incident)]
-        unwritten.actions = [
-            a
-            for a in unwritten.actions
-            if a.incident_id != incident.id or not a.payload["data"]["confirmed_at"]
-        ]
-        if is_over:
-            unwritten.jobs = [j for j in unwritten.jobs if j.incident_id != incident.id]
-            unwritten.confirmed.pop(incident.id, None)
-        self.note(stream, outcomes)
-
     def note(self, stream: Stream, outcomes: Outcomes) -> None:
         """Put incidents, their messages and their jobs down for the next transaction."""
-        unwritten = self.unwritten
-        for watch, reason in outcomes.left_out.items():
-            log.warning("detector left out", stream=stream.name, watch=watch, reason=reason)
-        outcomes.incidents[:] = [
-            dataclasses.replace(i, lane=self.number) for i in outcomes.incidents
-        ]
-        for incident in outcomes.incidents:
-            unwritten.incidents.append(incident)
-            unwritten.actions.extend(messages(incident, self._subscribers))
-            if not has_decided_nothing(incident):
-                log.info(
-                    f"incident {incident.state}",
-                    stream=incident.stream,
-                    incident=incident.id,
-                    kind=str(incident.kind),
-                    factors=list(incident.factors),
-                    detail=incident.detail,
-                )
-        for incident, decision in outcomes.decisions:
-            unwritten.confirmed[incident.id] = stream.name, str(incident.kind)
-            if decision.action is ActionKind.FINE_TUNE:
-                unwritten.jobs.append(fine_tuning(incident, stream.monitor.newest_time[:10]))
+        self.unwritten.note(
+            outcomes,
+            stream=stream.name,
+            lane=self.number,
+            day=stream.monitor.newest_time[:10],
+            to=self._subscribers,
+        )
 
+    def give_up(self, error: StreamFailedError) -> None:
+        """Go on without a stream that failed, where what was taken cannot be read again.
 
-def _is_of(incident: Incident, confirmed: Incident) -> bool:
-    """Whether it is that incident, from its confirmation on."""
-    return incident.id == confirmed.id and incident.confirmed_at is not None
+        What it did since the last transaction is not written, and its batch is refused.
+        """
+        name = error.failure.stream
+        self.streams.pop(name, None)
+        self.unwritten.drop(name)
+        for record in error.records:
+            self.refuse(record, DecodeError(REASON, str(error.failure), record), name)
+
+    def written(self) -> Unwritten:
+        """Begin anew, once the transaction is over; what was written."""
+        done, self.unwritten = self.unwritten, Unwritten()
+        self.begins.clear()
+        return done

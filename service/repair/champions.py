@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Protocol
+
+import structlog
 
 from models.registry import Registry
 from models.spec import ModelVersion
 from service.repair.scorers import Scorer, load_scorer
+from service.store.errors import StoreError
 from service.store.reading import Reading
 from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
 
 
 class NoChampionError(RuntimeError):
@@ -26,9 +31,6 @@ class Part(Protocol):
     def champion_changed(self, version: int, scorer: Scorer) -> None:
         """Be served by this one from the next observation on."""
         ...
-
-
-P = TypeVar("P", bound=Part)
 
 
 class Champions:
@@ -83,25 +85,36 @@ class Champions:
         """Serve a part of a stream with a version that is not the champion yet."""
         part.champion_changed(*self._serve(part.name, version))
 
-    def adopt(self, parts: Iterable[P]) -> list[tuple[P, str]]:
-        """Serve with champions that an operator or another process has made.
+    def adopt(self, part: Part) -> str | None:
+        """Serve a part with the champion that an operator or another process has made.
 
         Returns
         -------
-        list of (Part, str)
-            The parts that are served by another version now, and the reason of its promotion.
+        str or None
+            The reason of the promotion; None where the part is served by the champion already.
         """
-        by_stream: dict[str, list[P]] = {}
-        for part in parts:
-            by_stream.setdefault(part.name, []).append(part)
-        changed: list[tuple[P, str]] = []
-        for stream, its in by_stream.items():
-            champion = self._store.champion(stream)
-            for part in its:
-                if champion is not None and champion.version != part.version:
-                    part.champion_changed(*self.of(stream))
-                    changed.append((part, champion.reason))
-        return changed
+        champion = self._store.champion(part.name)
+        if champion is None or champion.version == part.version:
+            return None
+        part.champion_changed(*self.of(part.name))
+        return champion.reason
+
+    def load(self, streams: Iterable[str]) -> None:
+        """Have the champions of these streams at hand before their first records come.
+
+        Raises
+        ------
+        NoChampionError
+            If a stream has none.
+        """
+        for stream in streams:
+            try:
+                self.of(stream)
+            except (NoChampionError, StoreError):
+                raise
+            except Exception as error:
+                # It is tried again, and said, when the stream is opened; the others are loaded.
+                log.warning("champion not loaded", stream=stream, reason=str(error))
 
     def retire(self, parts: Iterable[Part]) -> None:
         """Let go of scorers that none of these parts, which are all there are, is served by."""

@@ -80,7 +80,15 @@ class Owner(Protocol):
 
 
 class Source(Protocol):
-    """A place that records come from, in order within each lane."""
+    """A place that records come from, in order within each lane.
+
+    Attributes
+    ----------
+    seeks_back
+        Whether `seek` can go back to what was polled.
+    """
+
+    seeks_back: bool
 
     def start(self, owner: Owner) -> None:
         """Say which lanes there are, now and whenever that changes; called once, before `poll`."""
@@ -125,6 +133,8 @@ class Source(Protocol):
 
 class OneLane(ABC):
     """What sources with a single lane have in common; they belong to one process."""
+
+    seeks_back = True
 
     def start(self, owner: Owner) -> None:
         """Assign the lane."""

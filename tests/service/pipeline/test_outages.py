@@ -57,7 +57,9 @@ class Outage(Store):
             raise StoreError("the answer is lost")
 
 
-def pipeline_of(settings: Settings, store: Store, records: Sequence[Record]) -> Pipeline:
+def pipeline_of(
+    settings: Settings, store: Store, records: Sequence[Record], jobs: Jobs | None
+) -> Pipeline:
     ticks = itertools.count()
     return Pipeline(
         settings,
@@ -67,6 +69,7 @@ def pipeline_of(settings: Settings, store: Store, records: Sequence[Record]) -> 
         Metrics(CollectorRegistry()),
         lambda: 0.0,
         monotonic=lambda: float(next(ticks)),  # every wait is over at once
+        jobs=jobs,
     )
 
 
@@ -74,6 +77,7 @@ def run(
     folder: Path,
     store_of: Callable[[str], Store],
     watch: Callable[[Pipeline, Store], None] = lambda pipeline, store: None,
+    jobs_of: Callable[[Settings, Store], Jobs | None] = lambda settings, store: None,
 ) -> tuple[list[Incident], dict[str, Any]]:
     """The incidents and everything else that a run leaves in its store."""
     records = x_to_y_records(N, shift="covariate", at=CHANGE, seed=5, delay=20)
@@ -81,7 +85,7 @@ def run(
     records[1600] = dataclasses.replace(records[1600], value=b"not json")
     settings = settings_of(folder)
     with closing(store_of(settings.store.url)) as store:
-        pipeline = pipeline_of(settings, store, records)
+        pipeline = pipeline_of(settings, store, records, jobs_of(settings, store))
         for _ in range(MOST_STEPS):
             if not pipeline.step(timeout_s=0):
                 break
@@ -117,7 +121,7 @@ def test_a_store_that_is_away_is_waited_for(
     taken: list[int] = []
 
     def watch(pipeline: Pipeline, store: Store) -> None:
-        if pipeline._store_trouble.lasts:
+        if pipeline.waits_for:
             taken.append(pipeline.n_records)
 
     found = run(tmp_path, lambda url: Outage(url, first, 4, is_written=is_written), watch)
@@ -145,8 +149,8 @@ def test_a_full_disk_is_waited_for_and_nothing_is_torn(
     def watch(pipeline: Pipeline, store: Store) -> None:
         if pipeline.n_records == 1000:
             pages["most"] = 1  # SQLite takes the size that the file has
-        if pipeline._store_trouble.lasts:
-            reasons.append(pipeline._store_trouble.reason)
+        if pipeline.waits_for:
+            reasons.append(pipeline.waits_for)
             assert store.offsets() == {("events", 0): 1000}
             if len(reasons) == 5:
                 pages["most"] = 1 << 30
@@ -171,8 +175,8 @@ def test_a_full_disk_of_the_dead_letters_is_waited_for(
 
     def watch(pipeline: Pipeline, store: Store) -> None:
         nonlocal n
-        if pipeline._store_trouble.lasts:
-            assert "No space left" in pipeline._store_trouble.reason
+        if pipeline.waits_for:
+            assert "No space left" in pipeline.waits_for
             n += 1
             if n == 3:
                 letters.unlink()
@@ -198,10 +202,9 @@ class JobsAway(Jobs):
 def test_a_store_that_is_away_when_a_training_is_to_start_is_waited_for(
     whole: tuple[list[Incident], dict[str, Any]], tmp_path: Path
 ) -> None:
-    def with_jobs(pipeline: Pipeline, store: Store) -> None:
-        if pipeline.jobs is None:
-            settings = pipeline.settings
-            pipeline.jobs = JobsAway(store, pipeline.registry, settings, tmp_path / "jobs")
+    def jobs_of(settings: Settings, store: Store) -> Jobs:
+        registry = Registry(settings.registry.path)
+        return JobsAway(store, registry, settings, tmp_path / "jobs")
 
-    found = run(tmp_path, lambda url: Store(url, lambda: 0.0), with_jobs)
+    found = run(tmp_path, lambda url: Store(url, lambda: 0.0), jobs_of=jobs_of)
     assert found == whole

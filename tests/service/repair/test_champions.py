@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from models.registry import Registry
+from models.registry import Registry, RegistryError
 from models.spec import ModelVersion
 from service.repair.champions import Champions, NoChampionError
 from service.repair.scorers import Scorer
@@ -94,10 +94,10 @@ def test_all_parts_share_one_scorer(house: House) -> None:
 def test_a_champion_that_somebody_made_is_adopted_by_every_part_once(house: House) -> None:
     house.promote(publish(house.registry))
     parts = [house.opened(), house.opened()]
-    assert house.champions.adopt(parts) == []
+    assert [house.champions.adopt(part) for part in parts] == [None, None]
     house.promote(publish(house.registry), "by hand")
-    assert house.champions.adopt(parts) == [(parts[0], "by hand"), (parts[1], "by hand")]
-    assert house.champions.adopt(parts) == []
+    assert [house.champions.adopt(part) for part in parts] == ["by hand", "by hand"]
+    assert [house.champions.adopt(part) for part in parts] == [None, None]
     assert [part.version for part in parts] == [2, 2]
     assert len(house.loaded) == 2
     assert house.shown == 2
@@ -111,7 +111,7 @@ def test_a_former_champion_is_closed_when_nothing_is_served_by_it_any_more(house
     house.champions.retire(parts)
     assert [s.is_closed for s in house.loaded] == [False, False]
     house.promote(second)
-    assert [part for part, _ in house.champions.adopt(parts)] == [parts[1]]
+    assert [house.champions.adopt(part) for part in parts] == [None, "tested"]
     house.champions.retire(parts)
     assert [s.is_closed for s in house.loaded] == [True, False]
     house.champions.close()
@@ -126,3 +126,15 @@ def test_a_promotion_that_was_not_written_is_taken_back(house: House) -> None:
     assert again.version == 1
     house.champions.retire([again])
     assert [s.is_closed for s in house.loaded] == [True, True, False]
+
+
+def test_one_model_that_cannot_be_loaded_keeps_no_other_from_being_loaded(house: House) -> None:
+    for stream in ("broken", STREAM):
+        version = publish(house.registry, stream=stream)
+        with house.store.transaction() as tx:
+            tx.set_champion(stream, version.version, "tested", 0)
+    (house.registry.root / "broken" / "1" / "weights").write_bytes(b"other")
+    house.champions.load(["broken", STREAM])
+    assert [s.version for s in house.loaded] == [1]
+    with pytest.raises(RegistryError, match="broken/1"):
+        house.champions.of("broken")
