@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.domain.incident import Incident
 from service.pipeline.pipeline import Pipeline
-from service.records.record import Record
 from service.repair.jobs import Jobs
 from service.settings.service import Settings
 from service.sources.listed import ListSource
 from service.store.errors import StoreError
 from service.store.store import Store
 from service.store.transaction import Transaction
-from service.telemetry.metrics import Metrics
-from tests.service.pipeline.test_pipeline import CHANGE, settings_of
+from tests.service.pipeline.test_pipeline import CHANGE
+from tests.service.runs import incidents_of, open_store, pipeline_of, settings_of
 from tests.service.streams import x_to_y_records
 
 N = 1300
@@ -57,22 +55,6 @@ class Outage(Store):
             raise StoreError("the answer is lost")
 
 
-def pipeline_of(
-    settings: Settings, store: Store, records: Sequence[Record], jobs: Jobs | None
-) -> Pipeline:
-    ticks = itertools.count()
-    return Pipeline(
-        settings,
-        ListSource(list(records)),
-        store,
-        Registry(settings.registry.path),
-        Metrics(CollectorRegistry()),
-        lambda: 0.0,
-        monotonic=lambda: float(next(ticks)),  # every wait is over at once
-        jobs=jobs,
-    )
-
-
 def run(
     folder: Path,
     store_of: Callable[[str], Store],
@@ -85,7 +67,14 @@ def run(
     records[1600] = dataclasses.replace(records[1600], value=b"not json")
     settings = settings_of(folder)
     with closing(store_of(settings.store.url)) as store:
-        pipeline = pipeline_of(settings, store, records, jobs_of(settings, store))
+        ticks = itertools.count()
+        pipeline = pipeline_of(
+            settings,
+            ListSource(records),
+            store,
+            monotonic=lambda: float(next(ticks)),  # every wait is over at once
+            jobs=jobs_of(settings, store),
+        )
         for _ in range(MOST_STEPS):
             if not pipeline.step(timeout_s=0):
                 break
@@ -93,7 +82,7 @@ def run(
         else:
             pytest.fail("it does not come to an end")
         pipeline.write()
-        found = sorted(store.incidents(limit=None), key=lambda i: (i.opened_at.index, i.id))
+        found = incidents_of(store)
         left = {
             "actions": [(a.id, a.payload) for a in store.actions()],
             "dead letters": store.dead_letters(),
@@ -105,7 +94,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Incident], dict[str, Any]]:
-    found = run(tmp_path_factory.mktemp("whole"), lambda url: Store(url, lambda: 0.0))
+    found = run(tmp_path_factory.mktemp("whole"), open_store)
     assert [i.confirmed_at is not None for i in found[0]] == [True]
     return found
 
@@ -181,7 +170,7 @@ def test_a_full_disk_of_the_dead_letters_is_waited_for(
             if n == 3:
                 letters.unlink()
 
-    found = run(tmp_path, lambda url: Store(url, lambda: 0.0), watch)
+    found = run(tmp_path, open_store, watch)
     assert found == whole
     assert n >= 3
     assert letters.read_text().count("not_json") == 1
@@ -206,5 +195,5 @@ def test_a_store_that_is_away_when_a_training_is_to_start_is_waited_for(
         registry = Registry(settings.registry.path)
         return JobsAway(store, registry, settings, tmp_path / "jobs")
 
-    found = run(tmp_path, lambda url: Store(url, lambda: 0.0), jobs_of=jobs_of)
+    found = run(tmp_path, open_store, jobs_of=jobs_of)
     assert found == whole
