@@ -75,7 +75,7 @@ def demo(
     """Run the main job on real data: five phases, each named, four repairs."""
     from service.api.app import stopping
     from service.api.http import ListenError
-    from service.demo.driver import run_demo
+    from service.demo.driver import DemoError, run_demo
     from service.telemetry.logs import configure
 
     configure("json", "warning")
@@ -92,6 +92,8 @@ def demo(
             )
         except ListenError as error:
             _fail(f"{error}; choose another one with --port")
+        except DemoError as error:
+            _fail(str(error))
     if not named and not stop.is_set():
         _fail("not every phase was named right")
 

@@ -91,6 +91,11 @@ class StreamView:
         """The stream's name."""
         return self.settings.name
 
+    @property
+    def is_failed(self) -> bool:
+        """Whether the part is not worked on."""
+        return self.phase == FAILED
+
     def failed(self, failure: Failure) -> StreamView:
         """The same part after it has failed: as it was seen last, and why it goes no further."""
         return replace(self, phase=FAILED, reason=str(failure))
@@ -126,7 +131,7 @@ class View:
         parts = self.parts(name)
         if not parts:
             raise LookupError(f"there is no stream {name!r}")
-        return max(parts, key=lambda part: (bool(part.reason), part.observations))
+        return max(parts, key=lambda part: (part.is_failed, part.observations))
 
     @property
     def names(self) -> list[str]:
