@@ -6,7 +6,7 @@ It rests on five steps and on their order (docs/adr/0002 says why):
 2. update the monitors;
 3. write states, offsets, incidents and actions in ONE database transaction, fenced by the owner
    epoch of each lane;
-4. commit the offsets to the source;
+4. commit the offsets to the broker;
 5. carry out the actions from the outbox, at least once, each with a constant idempotency key.
 
 Steps 1 and 2 may come several times before step 3. On assignment the source seeks to the store's
@@ -205,7 +205,7 @@ class Checkpoint:
             for lane in lanes:
                 _write_shared(lane.unwritten, tx)
 
-    # 4. Commit the offsets to the source.
+    # 4. Commit the offsets to the broker; the source knows whether there is one.
 
     def _commit(self, written: Sequence[Unwritten]) -> None:
         offsets: dict[Partition, int] = {}

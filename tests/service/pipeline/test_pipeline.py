@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.incident import Incident, IncidentState, Point
-from service.pipeline.unwritten import Unwritten
+from service.domain.incident import Incident, IncidentState
 from service.records.record import Record
 from service.sources.source import Owner
 from tests.service.runs import (
@@ -166,25 +165,6 @@ def test_an_alarm_is_written_at_once_and_no_other_lane_with_it(tmp_path: Path) -
     pipeline.write()
     assert set(store.offsets()) == {("events", 0), ("events", 1)}
     store.close()
-
-
-@pytest.mark.parametrize(
-    ("state", "evidence", "urgent"),
-    [
-        (IncidentState.SUSPECTED, (), True),
-        (IncidentState.SUSPECTED, ({"test": "two-sample"},), False),
-        (IncidentState.DISMISSED, ({"test": "two-sample"},), False),
-        (IncidentState.CONFIRMED, ({"test": "two-sample"},), True),
-        (IncidentState.RESOLVED, ({"test": "two-sample"},), True),
-    ],
-)
-def test_what_nobody_waits_for_is_written_when_it_is_due(
-    state: IncidentState, evidence: tuple[dict[str, Any], ...], urgent: bool
-) -> None:
-    incident = Incident("i", "s", state, "covariate", (), Point(700, ""), evidence=evidence)
-    unwritten = Unwritten(incidents=[incident])
-    assert unwritten
-    assert unwritten.is_urgent is urgent
 
 
 BAD = [
