@@ -45,6 +45,10 @@ STEPS = 100
 """Steps allowed at a time; between them the demo looks whether the phase is over."""
 
 
+class DemoError(RuntimeError):
+    """A stream has failed; says which one, at which records and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """A phase of the demo: what happens to which stream, and the truth about it."""
@@ -237,16 +241,15 @@ class Demo:
             pipeline.step()
 
     def _quiet_enough(self, stream: str) -> bool:
-        monitor = self.app.pipeline.streams[stream].monitor
-        warm_up = self.app.pipeline.streams[stream].settings.reference.warm_up
-        return monitor.n_seen >= warm_up + QUIET
+        seen = self.app.pipeline.view.stream(stream)
+        return seen.is_failed or seen.observations >= seen.settings.reference.warm_up + QUIET
 
     def _over(self, act: Act, start: int) -> bool:
-        monitor = self.app.pipeline.streams[act.stream].monitor
-        if monitor.n_seen >= start + LONGEST_PHASE:
+        seen = self.app.pipeline.view.stream(act.stream)
+        if seen.is_failed or seen.observations >= start + LONGEST_PHASE:
             return True
         since = self._repaired_at(act.stream, start)
-        if since is None or monitor.phase is not MonitorPhase.WATCHING:
+        if since is None or seen.phase != MonitorPhase.WATCHING:
             return False
         measured = sum(i >= since for i in self._right[act.stream])
         return measured >= AFTER and not self.app.pipeline.jobs_pending
@@ -373,6 +376,11 @@ def run_demo(
 
     A demo that was killed goes on where it was; a finished one, or one of another seed, starts
     again.
+
+    Raises
+    ------
+    DemoError
+        After the last phase, if a stream has failed.
     """
     started = time.monotonic()
     story = Story.load(folder / "story.json")
@@ -392,7 +400,7 @@ def run_demo(
             screen.training(f"fine-tuning {job.stream}", event)
 
         with open_app(settings, source, on_progress=on_progress) as app, serving(app) as server:
-            app.started = True
+            app.pipeline.step(timeout_s=0)  # it is ready when that is said
             screen.serving(address(server))
             results = Demo(app, source, folder, screen).run(stop)
             if stop.is_set():
@@ -405,6 +413,8 @@ def run_demo(
             if report is not None:
                 document = {"phases": [asdict(r) for r in results], "wall_s": wall_s, "seed": seed}
                 report.write_text(json.dumps(document, indent=2) + "\n")
+            if app.pipeline.failures:
+                raise DemoError("\n".join(map(str, app.pipeline.failures)))
             if not exit_when_done:
                 screen.keeps_serving(address(server))
                 while not stop.wait(0.5):

@@ -282,6 +282,15 @@ class Block(Sequence[Record]):
             first += run.n
         return {lane: Block.gathered(found) for lane, found in pieces.items()}
 
+    def first_offsets(self) -> dict[tuple[str, int], int]:
+        """The offset of the first record of each topic and partition."""
+        found: dict[tuple[str, int], int] = {}
+        at = 0
+        for run in self.runs:
+            found.setdefault((run.topic, run.partition), self.offsets[at])
+            at += run.n
+        return found
+
     def next_offsets(self) -> dict[tuple[str, int], int]:
         """The offset behind the last record of each topic and partition."""
         found: dict[tuple[str, int], int] = {}

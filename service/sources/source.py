@@ -83,7 +83,15 @@ class Owner(Protocol):
 
 
 class Source(Protocol):
-    """A place that records come from, in order within each lane."""
+    """A place that records come from, in order within each lane.
+
+    Attributes
+    ----------
+    seeks_back
+        Whether `seek` can go back to what was polled.
+    """
+
+    seeks_back: bool
 
     def start(self, owner: Owner) -> None:
         """Say which lanes there are, now and whenever that changes; called once, before `poll`."""
@@ -158,6 +166,8 @@ def wait_for_records(
 
 class OneLane(ABC):
     """What sources with a single lane have in common; they belong to one process."""
+
+    seeks_back = True
 
     def start(self, owner: Owner) -> None:
         """Assign the lane."""

@@ -35,6 +35,8 @@ class StdinSource(OneLane):
         Later, if it cannot be read.
     """
 
+    seeks_back = False
+
     def __init__(self, fd: int = 0, *, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         self._fd = fd
         self._lines = Lines(TOPIC, max_record_bytes)

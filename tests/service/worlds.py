@@ -177,7 +177,9 @@ class World:
         if self.is_mixed:
             country = str(rng.choice(["de", "fr", "it"], p=[0.5, 0.3, 0.2]))
             features |= {"country": country, "flag": bool(rng.random() < 0.4)}
-            features = {name: None if rng.random() < 0.03 else features[name] for name in self.kinds}
+            features = {
+                name: None if rng.random() < 0.03 else features[name] for name in self.kinds
+            }
         features |= {f"noise {j}": float(x) for j, x in enumerate(rng.normal(size=self.n_noise))}
         one = float(1 / (1 + np.exp(-2 * (a + b) - np.log(0.35 / 0.65))))
         return features, label, {"0": 1 - one, "1": one} if self.has_scores else None

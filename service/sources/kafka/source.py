@@ -84,6 +84,8 @@ class KafkaSource:
         error: `poll` returns nothing until it is back.
     """
 
+    seeks_back = True
+
     def __init__(
         self,
         settings: SourceSettings,

@@ -11,7 +11,8 @@ from service.telemetry.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec,
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 UNITS = ("_seconds", "_bytes", "_ratio", "_observations", "_info", "_value", "_version", "_records")
-UNITLESS = {"incident_open", "lanes_owned", "labels_pending", "prior"}  # states, numbers, shares
+UNITLESS = {"incident_open", "stream_failed", "lanes_owned", "labels_pending", "prior"}
+"""States, numbers, shares."""
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from detectors.base import Problem
-from models.registry import Registry
 from service.api.wiring import open_decoder
 from service.domain.decision import ActionKind, Decision
 from service.pipeline.pipeline import Pipeline
@@ -28,9 +27,9 @@ from service.settings.stream import StreamSettings
 from service.sources.listed import ListSource
 from service.store import states as checkpoint
 from service.store.store import Store
-from service.telemetry.metrics import Metrics
-from tests.service.pipeline.test_pipeline import CHANGE, confirmed, run, settings_of
+from tests.service.pipeline.test_pipeline import CHANGE, run
 from tests.service.records.formats.registry import StubRegistry, encoded, serving
+from tests.service.runs import confirmed, pipeline_of, settings_of, work_off
 from tests.service.streams import x_to_y_records
 
 AVRO: dict[str, Any] = {
@@ -176,15 +175,7 @@ def avro_pipeline(url: str, folder: Path, n: int) -> Iterator[tuple[Pipeline, St
     data = [{"stream": "s", "id": k, "x": k % 7} for k in range(n)]
     records = [Record("avro", 0, k, None, encoded(1, AVRO, d)) for k, d in enumerate(data)]
     store = Store(settings.store.url, lambda: 0.0)
-    pipeline = Pipeline(
-        settings,
-        ListSource(records),
-        store,
-        Registry(settings.registry.path),
-        Metrics(CollectorRegistry()),
-        lambda: 0.0,
-        decoder=open_decoder(settings),
-    )
+    pipeline = pipeline_of(settings, ListSource(records), store, decoder=open_decoder(settings))
     try:
         yield pipeline, store
     finally:
@@ -203,17 +194,8 @@ def test_requests_are_observed_and_responses_are_counted(tmp_path: Path) -> None
             records.append(Record("log", 0, len(records), None, value, headers=headers))
     settings = settings_of(tmp_path)
     store, registry = Store(settings.store.url, lambda: 0.0), CollectorRegistry()
-    pipeline = Pipeline(
-        settings,
-        ListSource(records),
-        store,
-        Registry(settings.registry.path),
-        Metrics(registry),
-        lambda: 0.0,
-    )
-    while pipeline.step(timeout_s=0):
-        pass
-    pipeline.write()
+    pipeline = pipeline_of(settings, ListSource(records), store, registry)
+    work_off(pipeline)
     assert pipeline.streams["s"].monitor.n_seen == n
     assert pipeline.n_refused == 0
     assert store.offsets() == {("log", 0): 2 * n}
