@@ -1,4 +1,4 @@
-"""Streams with all that a stream may have: every way of a label, gaps, categories, scores, parts."""
+"""Streams with all a stream may have: every way of a label, gaps, categories, scores, parts."""
 
 from __future__ import annotations
 

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from service.domain.decision import Means
 from service.pipeline import checkpoint
-from service.pipeline.stream import Stream
+from service.pipeline.stream import Batch, Stream
+from service.records.block import Block
+from service.records.reading import Given
 from service.records.record import Record
 from service.sources.listed import ListSource
 from service.store.store import Store
@@ -38,7 +40,7 @@ class NotedSource(ListSource):
         super().__init__(records)
         self._diary = diary
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         found = super().poll(max_records, timeout_s)
         if found:
             self._diary.note("poll")
@@ -67,9 +69,9 @@ def test_the_five_steps_come_in_their_order(tmp_path: Path) -> None:
     diary = Diary()
 
     class NotedStream(Stream):
-        def take(self, decoded: Any) -> Any:
+        def take(self, given: Given, means: Means) -> Batch:
             diary.note("update")
-            return super().take(decoded)
+            return super().take(given, means)
 
     settings = settings_of(tmp_path)
     with closing(NotedStore(settings.store.url, diary)) as store:
@@ -119,8 +121,8 @@ def test_records_that_were_polled_wait_in_their_lane(n: int, tmp_path: Path) -> 
         records = x_to_y_records(9)
         pipeline = pipeline_of(settings, ListSource(records), store)
         checkpoint.poll(pipeline.source, pipeline.lanes, n, 0.0)
-        assert pipeline.lanes[0].polled == records[:n]
+        assert list(pipeline.lanes[0].polled) == records[:n]
         (taken,) = checkpoint.update(pipeline.lanes.values())
-        assert list(taken.records) == records[:n]
-        assert pipeline.lanes[0].polled == []
+        assert list(taken.block) == records[:n]
+        assert len(pipeline.lanes[0].polled) == 0
         assert list(checkpoint.update(pipeline.lanes.values())) == []

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from service.domain.decision import Means
 from service.pipeline.pipeline import Pipeline
-from service.pipeline.stream import Stream
+from service.pipeline.stream import Batch, Stream
+from service.records.block import Block
+from service.records.reading import Given
 from service.records.record import Record
 from service.sources.listed import ListSource
 from service.sources.source import NotNowError, Partition
@@ -93,10 +96,10 @@ def test_a_lane_is_not_taken_over_from_a_store_that_is_away(tmp_path: Path) -> N
 class Allergic(Stream):
     """A stream that cannot take one of its records."""
 
-    def take(self, decoded: Any) -> Any:
-        if any(body.id == "e60" for _, body in decoded):
+    def take(self, given: Given, means: Means) -> Batch:
+        if "e60" in given.ids:
             raise ValueError("e60")
-        return super().take(decoded)
+        return super().take(given, means)
 
 
 class Seeking(ListSource):
@@ -106,7 +109,7 @@ class Seeking(ListSource):
         super().__init__(items)
         self.sought: list[Mapping[Partition, int]] = []
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         return super().poll(min(max_records, 40), timeout_s)
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
@@ -151,7 +154,7 @@ def test_what_was_polled_and_not_taken_comes_again_too(tmp_path: Path) -> None:
         records = spread(100, 1)
         pipeline = opened(tmp_path, store, records, stream_of=Allergic)
         late = dataclasses.replace(records[0], topic="late", offset=5)
-        pipeline.lanes[0].polled = [*records[:70], late]
+        pipeline.lanes[0].polled = Block.of([*records[:70], late])
         pipeline.step(timeout_s=0)  # fails at e60
         assert pipeline.lanes[0].begins == {("events", 0): 0, ("late", 0): 5}
         assert not pipeline.write(), "there is something to be read again"

@@ -17,11 +17,10 @@ def test_trainings_are_counted_by_the_streams_day_and_without_asking_the_store(
         tx.add_job(job(1, "2026-11-23"))
         tx.add_job(job(2, "2026-11-23", "t"))
     budget = Budget(store)
-    assert budget.used("s", "2026-11-23", ()) == 0, "it has not been told to ask"
+    assert budget.asked("s", ()) == {}, "it has not been told to ask"
     budget.learn("s")
     store.close()
     unwritten = [job(3, "2026-11-23"), job(4, "2026-11-24"), job(5, "2026-11-23", "t")]
-    assert budget.used("s", "2026-11-23", ()) == 1
-    assert budget.used("s", "2026-11-23", unwritten) == 2
-    assert budget.used("s", "2026-11-24", unwritten) == 1
-    assert budget.used("s", "2026-11-25", unwritten) == 0
+    assert budget.asked("s", ()) == {"2026-11-23": 1}
+    assert budget.asked("s", unwritten) == {"2026-11-23": 2, "2026-11-24": 1}
+    assert budget.asked("s", unwritten)["2026-11-25"] == 0

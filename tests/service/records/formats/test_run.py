@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from detectors.base import Problem
 from service.api.wiring import open_decoder
-from service.domain.decision import ActionKind, Decision
+from service.domain.decision import ActionKind
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stream import Stream
-from service.records.formats.decoder import Decoder, Ignored
+from service.records.formats.decoder import Decoder
 from service.records.formats.kserve import REQUEST, RESPONSE
 from service.records.record import Record
 from service.settings.service import ImageSettings, Settings
@@ -30,7 +30,7 @@ from service.store.store import Store
 from tests.service.pipeline.test_pipeline import CHANGE, run
 from tests.service.records.formats.registry import StubRegistry, encoded, serving
 from tests.service.runs import confirmed, pipeline_of, settings_of, work_off
-from tests.service.streams import x_to_y_records
+from tests.service.streams import always, take, x_to_y_records
 
 AVRO: dict[str, Any] = {
     "type": "record",
@@ -85,7 +85,7 @@ def test_the_incidents_are_those_of_the_plain_stream(tmp_path: Path) -> None:
 def opened() -> Stream:
     return Stream(
         StreamSettings(name="s", problem=Problem.X_TO_Y),
-        lambda verdict: Decision(ActionKind.ALERT_ONLY, "for people"),
+        always(ActionKind.ALERT_ONLY),
         scorer=None,
         images=ImageSettings(),
         seed=0,
@@ -93,29 +93,22 @@ def opened() -> Stream:
     )
 
 
-def decoded(records: Sequence[Record]) -> list[Any]:
-    decoder = Decoder()
-    found = [(r, decoder.decode(r)) for r in records]
-    assert not any(isinstance(body, Ignored) for _, body in found)
-    return found
-
-
 def test_records_that_are_held_back_survive_a_restart_with_their_headers() -> None:
-    records = decoded(mixed(x_to_y_records(60, seed=1)))
+    records = mixed(x_to_y_records(60, seed=1))
     whole, first, second = opened(), opened(), opened()
-    whole.take(records)
-    first.take(records[:20])
+    take(whole, records)
+    take(first, records[:20])
     second.restore(checkpoint.loads(checkpoint.dumps(first.snapshot())))
     assert checkpoint.dumps(second.snapshot()) == checkpoint.dumps(first.snapshot())
-    second.take(records[20:])
+    take(second, records[20:])
     assert second.monitor.n_seen == 60
     assert checkpoint.dumps(second.snapshot()) == checkpoint.dumps(whole.snapshot())
 
 
 def test_a_state_of_before_there_were_headers_is_read() -> None:
-    records = decoded(x_to_y_records(20, seed=1))
+    records = x_to_y_records(20, seed=1)
     first, second = opened(), opened()
-    first.take(records)
+    take(first, records)
     state = first.snapshot()
     second.restore({**state, "held": [fields[:5] for fields in state["held"]]})
     assert checkpoint.dumps(second.snapshot()) == checkpoint.dumps(state)
