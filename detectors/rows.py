@@ -59,7 +59,10 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
     ValueError: bank takes rows of 3 columns, got shape (1, 2)
     """
     # Writeable, because numba compiles a second copy of a kernel for read-only arrays.
-    rows = np.require(batch, np.float64, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+    if isinstance(batch, np.ndarray) and batch.dtype == np.float64 and batch.flags.carray:
+        rows = batch  # as a rule; `require` takes longer than a short batch's whole kernel
+    else:
+        rows = np.require(batch, np.float64, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ValueError(f"{who} takes rows of {width} columns, got shape {rows.shape}")
     return bounded(rows)
@@ -103,9 +106,8 @@ def as_labels(labels: npt.ArrayLike, n_rows: int, n_classes: int, who: str) -> I
         raise ValueError(
             f"{who} takes one label per row, got shape {codes.shape} for {n_rows} rows"
         )
-    unknown = np.flatnonzero(codes >= n_classes)
-    if unknown.size:
-        row = int(unknown[0])
+    if n_rows and codes.max() >= n_classes:
+        row = int(np.argmax(codes >= n_classes))
         raise ValueError(
             f"{who} knows class codes below {n_classes}, got {codes[row]} at row {row}"
         )

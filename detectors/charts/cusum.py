@@ -157,7 +157,7 @@ class CusumBank(Bank):
         self._sums, self._zero_at, self._rows_seen = sums, zero_at, int(state["rows_seen"])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _advance(
     rows: Array,
     start: int,

@@ -9,12 +9,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray, State
-from detectors.rows import bounded
+from detectors.learners.kernels import softmax_regression
+from detectors.rows import as_rows, bounded
 
 N_WAVES = 48
 """Random Fourier features, beside the rows and their squares."""
 CLIP = 4.0
 """Standardised columns are cut here: one wild value must not decide about a row."""
+_PARAMETERS = ("mean", "scale", "frequencies", "phases", "weights", "bias")
 
 
 class ClassModel:
@@ -49,7 +51,7 @@ class ClassModel:
         gaps = ((near[:, None] - near[None]) ** 2).sum(axis=2)
         width = np.sqrt(np.median(gaps[np.triu_indices(len(near), 1)])) if len(near) > 1 else 1.0
         width = max(float(width), 1e-6)
-        self._state = {
+        state: State = {
             "mean": mean,
             "scale": scale,
             "frequencies": rng.normal(size=(z.shape[1], N_WAVES)) / width,
@@ -57,36 +59,49 @@ class ClassModel:
         }
         known = np.unique(labels)
         if len(known) < 2:
-            self._state |= {"known": known, "weights": np.empty((0, 0)), "bias": np.empty(0)}
+            self._take(state | {"known": known, "weights": np.empty((0, 0)), "bias": np.empty(0)})
             return self
-        features = self._features(rows)
+        waves = np.sqrt(2.0) * np.cos(z @ state["frequencies"] + state["phases"])
         with warnings.catch_warnings():
             # 300 steps are close enough: the penalty is a coarser choice than the last digit.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model = LogisticRegression(C=0.1, max_iter=300).fit(features, labels)
+            model = LogisticRegression(C=0.1, max_iter=300)
+            model.fit(np.hstack([z, z**2 - 1, waves]), labels)
         weights, bias = model.coef_, model.intercept_
         if len(known) == 2:  # scikit-learn keeps one row for two classes
             weights, bias = np.vstack([-weights, weights]) / 2, np.r_[-bias, bias] / 2
-        self._state |= {"known": known, "weights": weights, "bias": bias}
+        self._take(state | {"known": known, "weights": weights, "bias": bias})
         return self
 
+    def _take(self, state: State) -> None:
+        """Keep what was learned, and have it ready as the compiled loop reads it."""
+        # Copies: numba compiles a second loop for arrays that must not be written to.
+        mean, scale, *others = (
+            np.array(state[key], dtype=np.float64, order="C") for key in _PARAMETERS
+        )
+        self._width = len(mean)
+        self._state = dict(zip(_PARAMETERS, (mean, scale, *others), strict=True))
+        self._state["known"] = known = np.array(state["known"], dtype=np.int64)
+        self._all_known = np.array_equal(known, np.arange(self.n_classes))
+        self._loop = (mean, 1.0 / scale, CLIP, *others)
+
     def predict(self, rows: Array) -> Array:
-        """Probabilities, shape (n, n_classes); 0 for codes without reference rows."""
-        out = np.zeros((len(rows), self.n_classes))
+        """Probabilities, shape (n, n_classes); 0 for codes without reference rows.
+
+        A row's probabilities do not depend on the other rows. Those of a row with a NaN are NaN.
+        """
         known = self._state["known"]
         if len(known) < 2:
+            out = np.zeros((len(rows), self.n_classes))
             out[:, known] = 1.0
             return out
-        logits = self._features(rows) @ self._state["weights"].T + self._state["bias"]
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        out[:, known] = odds / odds.sum(axis=1, keepdims=True)
+        found = np.empty((len(rows), len(known)))
+        softmax_regression(as_rows(rows, self._width, "a class model"), *self._loop, found)
+        if self._all_known:
+            return found
+        out = np.zeros((len(rows), self.n_classes))
+        out[:, known] = found
         return out
-
-    def _features(self, rows: Array) -> Array:
-        s = self._state
-        z = np.clip((bounded(rows) - s["mean"]) / s["scale"], -CLIP, CLIP)
-        waves = np.sqrt(2.0) * np.cos(z @ s["frequencies"] + s["phases"])
-        return np.hstack([z, z**2 - 1, waves])
 
     def snapshot(self) -> State:
         """The fitted parameters."""
@@ -96,5 +111,5 @@ class ClassModel:
     def from_snapshot(cls, state: State) -> ClassModel:
         """The model that a snapshot was taken of."""
         model = cls(state["n_classes"])
-        model._state = {k: v for k, v in state.items() if k != "n_classes"}
+        model._take(state)
         return model

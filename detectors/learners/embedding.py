@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from detectors.base import Array, State
+from detectors.base import Array, IntArray, State
+from detectors.learners.kernels import embed
 from detectors.learners.normal_scores import LIMIT, NormalScores
 
 BANDWIDTH_ROWS = 500
@@ -14,23 +15,30 @@ BANDWIDTH_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """Rows of features in the three forms that scores are made of.
+class Places:
+    """The first columns of a matrix of scores that each form of the rows is written to.
 
     Attributes
     ----------
-    features
-        Normal scores, shape (n, d); NaN where missing.
     components
-        Leading principal components in their reference standard deviations, shape (n, p), cut to
-        +-3.
+        Leading principal components in their reference standard deviations, p columns, cut to +-3.
     waves
-        Random Fourier features, shape (n, m), in [-1, 1].
+        Random Fourier features, m columns, in [-1, 1].
+    features
+        Normal scores, d columns, NaN where missing; None to leave them out.
+    norm
+        Root mean square of the normal scores, a column; None to leave it out.
     """
 
-    features: Array
-    components: Array
-    waves: Array
+    components: int
+    waves: int
+    features: int | None = None
+    norm: int | None = None
+
+    def as_array(self) -> IntArray:
+        """As `embed` reads them."""
+        places = (self.features, self.components, self.waves, self.norm)
+        return np.array([-1 if place is None else place for place in places], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class Embedding:
         standard deviations along them, shape (p,).
     frequencies, phases
         Of the waves, shapes (m, d) and (m,).
+    matrix, offsets
+        Components and waves as one product, shapes (d, p + m) and (p + m,).
 
     References
     ----------
@@ -70,6 +80,14 @@ class Embedding:
     spread: Array
     frequencies: Array
     phases: Array
+    matrix: Array = field(init=False, repr=False)
+    offsets: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        both = np.vstack([self.loadings / self.spread[:, None], self.frequencies])
+        offsets = np.concatenate([np.zeros(len(self.loadings)), self.phases])
+        object.__setattr__(self, "matrix", np.ascontiguousarray(both.T))
+        object.__setattr__(self, "offsets", offsets)
 
     @classmethod
     def fit(cls, reference: Array, *, n_components: int, n_waves: int, seed: int) -> Embedding:
@@ -96,18 +114,25 @@ class Embedding:
             found.append(tuple(int(j) for j in order[: np.searchsorted(share, 0.8) + 1]))
         return tuple(found)
 
-    def transform(self, rows: Array) -> Embedded:
-        """Feature rows of shape (n, d) in their three forms.
+    def fill(self, out: Array, rows: Array, places: IntArray) -> None:
+        """Write rows, shape (n, d), in their forms to a matrix of scores, shape (n, k).
 
-        Raises
-        ------
-        ValueError
-            If the rows do not have d columns.
+        `places` is `Places.as_array`. A row's scores do not depend on the other rows.
         """
-        features = self.scores.transform(rows)
-        z = np.nan_to_num(features)
-        components = np.clip(z @ self.loadings.T / self.spread, -LIMIT, LIMIT)
-        return Embedded(features, components, np.cos(z @ self.frequencies.T + self.phases))
+        scores = self.scores
+        embed(
+            rows,
+            scores.first,
+            scores.halves,
+            scores.knots,
+            scores.at_knots,
+            LIMIT,
+            self.matrix,
+            self.offsets,
+            len(self.loadings),
+            places,
+            out,
+        )
 
     def refit(self, reference: Array) -> Embedding:
         """The map that other rows would have given, its columns comparable to this one's.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from scipy.special import ndtri
 
 from detectors.base import Array, IntArray, State
+from detectors.learners.kernels import embed
 from detectors.rows import as_rows, bounded
 
 LIMIT = 3.0
@@ -31,7 +34,13 @@ class NormalScores:
     Attributes
     ----------
     knots, at_knots
-        For each feature its reference values, ascending, and their normal scores.
+        Reference values of all features, one feature after the other, each ascending; and their
+        normal scores. A feature without any has one NaN.
+    lengths
+        How many knots are whose, shape (d,); 0 for a feature without any.
+    first, halves
+        For the bisection in `detectors.learners.kernels`: where each feature begins, and behind the
+        last one ends, shape (d + 1,); how far each step may lead, shape (steps, d).
 
     References
     ----------
@@ -46,8 +55,11 @@ class NormalScores:
     [0.1, 3.0, nan]
     """
 
-    knots: tuple[Array, ...]
-    at_knots: tuple[Array, ...]
+    knots: Array
+    at_knots: Array
+    lengths: IntArray
+    first: IntArray
+    halves: IntArray
 
     @classmethod
     def fit(cls, reference: Array) -> NormalScores:
@@ -59,12 +71,25 @@ class NormalScores:
             rows = _knots(counts)
             knots.append(values[rows])
             at_knots.append(np.clip(ndtri(middle[rows]), -LIMIT, LIMIT))
-        return cls(tuple(knots), tuple(at_knots))
+        return cls.from_knots(knots, at_knots)
 
-    @property
-    def n_values(self) -> list[int]:
-        """Distinct values of each feature in the reference, or as many as its map keeps."""
-        return [len(knots) for knots in self.knots]
+    @classmethod
+    def from_knots(cls, knots: Sequence[Array], at_knots: Sequence[Array]) -> NormalScores:
+        """The map with these knots of each feature."""
+        none = [np.full(int(len(each) == 0), np.nan) for each in knots]
+        left = np.array([len(each) + len(filler) for each, filler in zip(knots, none, strict=True)])
+        first = np.concatenate([[0], np.cumsum(left)]).astype(np.int64)
+        halves = []
+        while (left > 1).any():
+            halves.append(left // 2)
+            left = left - left // 2
+        return cls(
+            knots=np.concatenate([np.empty(0), *chain(*zip(knots, none, strict=True))]),
+            at_knots=np.concatenate([np.empty(0), *chain(*zip(at_knots, none, strict=True))]),
+            lengths=np.array([len(each) for each in knots], dtype=np.int64),
+            first=first,
+            halves=np.array(halves, dtype=np.int64).reshape(len(halves), len(knots)),
+        )
 
     def transform(self, rows: Array) -> Array:
         """Normal scores of rows, shape (n, d) in and out; NaN where the value is missing.
@@ -74,25 +99,30 @@ class NormalScores:
         ValueError
             If the rows do not have d columns.
         """
-        x = as_rows(rows, len(self.knots), "normal scores")
-        scores = np.full(x.shape, np.nan)
-        for j, (knots, at_knots) in enumerate(zip(self.knots, self.at_knots, strict=True)):
-            if len(knots):
-                column = np.interp(x[:, j], knots, at_knots, left=-LIMIT, right=LIMIT)
-                # Between knots that are next to each other among all floats, the slope of `interp`
-                # is infinite.
-                wrong = ~(np.abs(column) <= LIMIT) & ~np.isnan(x[:, j])
-                if wrong.any():
-                    column[wrong] = _between(x[wrong, j], knots, at_knots)
-                scores[:, j] = column
+        x = as_rows(rows, len(self.lengths), "normal scores")
+        scores = np.empty(x.shape)
+        embed(
+            x,
+            self.first,
+            self.halves,
+            self.knots,
+            self.at_knots,
+            LIMIT,
+            np.empty((x.shape[1], 0)),
+            np.empty(0),
+            0,
+            np.array([0, 0, 0, -1]),
+            scores,
+        )
         return scores
 
     def snapshot(self) -> State:
         """The map as arrays."""
+        known = ~np.isnan(self.knots)
         return {
-            "knots": np.concatenate([*self.knots, np.empty(0)]),
-            "at_knots": np.concatenate([*self.at_knots, np.empty(0)]),
-            "lengths": np.array(self.n_values, dtype=np.int64),
+            "knots": self.knots[known],
+            "at_knots": self.at_knots[known],
+            "lengths": self.lengths.copy(),
         }
 
     @classmethod
@@ -100,15 +130,7 @@ class NormalScores:
         """The map that `snapshot` was taken of."""
         ends = np.cumsum(np.asarray(state["lengths"], dtype=np.int64))
         knots, at_knots = (np.array(state[key], dtype=np.float64) for key in ("knots", "at_knots"))
-        return cls(tuple(np.split(knots, ends)[:-1]), tuple(np.split(at_knots, ends)[:-1]))
-
-
-def _between(x: Array, knots: Array, at_knots: Array) -> Array:
-    """Scores of values between the first and the last knot, by shares that cannot overflow."""
-    above = np.clip(np.searchsorted(knots, x, side="right"), 1, len(knots) - 1)
-    low, high = knots[above - 1], knots[above]
-    share = (x - low) / (high - low)
-    return np.asarray(at_knots[above - 1] + share * (at_knots[above] - at_knots[above - 1]))
+        return cls.from_knots(np.split(knots, ends)[:-1], np.split(at_knots, ends)[:-1])
 
 
 def _knots(counts: IntArray) -> IntArray:

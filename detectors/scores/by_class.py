@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from detectors.base import Array, IntArray, State
 from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_labels, as_rows, bounded
-from detectors.scores.labelled import CLIP, leading_axes, reference_labels, without_label
+from detectors.scores.labelled import CLIP, leading_axes, reference_labels
 
 N_COMPONENTS = 8
 """Leading principal components that are scored."""
@@ -70,8 +71,10 @@ class ClassConditionalScores:
         own = np.empty((len(rows), 2 * components.shape[1]))
         for fold in range(N_FOLDS):
             inside = folds == fold
-            mean, scale = _moments(components[~inside], labels[~inside], counts)
-            own[inside] = _scored(components[inside], labels[inside], mean, scale)
+            moments = _moments(components[~inside], labels[~inside], counts)
+            held_out = np.empty((int(inside.sum()), own.shape[1]))
+            _score(rows[inside], labels[inside], self._mean, self._axes, *moments, held_out)
+            own[inside] = held_out
         return own
 
     def transform(self, rows: Array, labels: IntArray) -> Array:
@@ -84,8 +87,9 @@ class ClassConditionalScores:
         """
         x = as_rows(rows, len(self._mean), "class-conditional scores")
         codes = as_labels(labels, len(x), len(self._class_mean), "class-conditional scores")
-        scores = _scored((x - self._mean) @ self._axes, codes, self._class_mean, self._class_scale)
-        return without_label(scores, codes)
+        scores = np.empty((len(x), 2 * self._axes.shape[1]))
+        _score(x, codes, self._mean, self._axes, self._class_mean, self._class_scale, scores)
+        return scores
 
     def snapshot(self) -> State:
         """The learned map as arrays."""
@@ -121,6 +125,37 @@ def _moments(components: Array, labels: IntArray, counts: IntArray) -> tuple[Arr
     return means, np.maximum(np.sqrt(mixed), 1e-9)
 
 
-def _scored(components: Array, labels: IntArray, mean: Array, scale: Array) -> Array:
-    z = np.clip((components - mean[labels]) / scale[labels], -CLIP, CLIP)
-    return np.hstack([z, z**2 - 1])
+@njit(cache=True, error_model="numpy")
+def _score(
+    rows: Array,
+    labels: IntArray,
+    mean: Array,
+    axes: Array,
+    class_mean: Array,
+    class_scale: Array,
+    scores: Array,
+) -> None:
+    """Standardised components of rows inside their class, and the squares minus 1.
+
+    Shapes (n, d), (n,), (d,), (d, p), twice (n_classes, p) and, to be filled, (n, 2 p).
+    """
+    n, d = rows.shape
+    p = axes.shape[1]
+    components = np.empty(p)
+    for i in range(n):
+        label = labels[i]
+        if label < 0:
+            scores[i] = np.nan
+            continue
+        for j in range(p):
+            components[j] = 0.0
+        for c in range(d):
+            x = rows[i, c] - mean[c]
+            for j in range(p):
+                components[j] += x * axes[c, j]
+        for j in range(p):  # selects, not min and max: NaN has to stay
+            z = (components[j] - class_mean[label, j]) / class_scale[label, j]
+            z = CLIP if z > CLIP else z
+            z = -CLIP if z < -CLIP else z
+            scores[i, j] = z
+            scores[i, p + j] = z * z - 1.0

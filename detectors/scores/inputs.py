@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from detectors.base import Array, IntArray, State
-from detectors.learners.embedding import Embedding
+from detectors.learners.embedding import Embedding, Places
 from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.learners.moments import CLIP
 from detectors.rows import as_rows
@@ -107,7 +108,7 @@ class InputScores:
         for rows, other in zip(held_out, others, strict=True):
             scores[rows] = self._columns(other.leading(p), x[rows])
         # Means along five directions say less about the mean along the one that will be watched.
-        scores[:, self._locations] = embedding.transform(x).components
+        scores[:, self._locations] = self._columns(embedding, x)[:, self._locations]
         return scores
 
     def transform(self, batch: Array) -> Array:
@@ -147,7 +148,7 @@ class InputScores:
         """Lay out the columns; `_columns` fills them in the same order."""
         d, p = embedding.frequencies.shape[1], len(embedding.loadings)
         located: list[int] = list(range(d)) if d <= MAX_LOCATED else []
-        many_valued = [j for j in located if embedding.scores.n_values[j] > 2]
+        many_valued = [j for j in located if embedding.scores.lengths[j] > 2]
         squared = many_valued if d <= MAX_SQUARED else []
         everything = tuple(range(d))
         mixed = embedding.sources
@@ -155,34 +156,51 @@ class InputScores:
         columns: list[tuple[str, tuple[int, ...]]] = [(f"{j} location", (j,)) for j in located]
         columns += [(f"{j} scale", (j,)) for j in squared]
         columns += [(f"{j} missing", (j,)) for j in located] or [("missing", everything)]
-        first = len(columns)
+        components = len(columns)
         columns += [(f"component {i + 1} location", mixed[i]) for i in range(p)]
         if d <= MAX_SQUARED:
             columns += [(f"component {i + 1} scale", mixed[i]) for i in range(p)]
+        norm = len(columns) if d > MAX_SQUARED else None
         columns += [("norm", everything)] if d > MAX_SQUARED else []
+        waves = len(columns)
         columns += [(f"joint {i + 1}", everything) for i in range(N_WAVES)]
 
         self._embedding = embedding
-        self._locations = slice(first, first + p)
-        self._squared: IntArray = np.array(squared, dtype=np.int64)
+        self._places = Places(components, waves, 0 if located else None, norm).as_array()
+        self._locations = slice(components, components + p)
+        squares = [(j, len(located) + i) for i, j in enumerate(squared)]
+        if d <= MAX_SQUARED:
+            squares += [(i, i + p) for i in range(components, components + p)]
+        self._squares: IntArray = np.array(squares, dtype=np.int64).reshape(-1, 2)
+        self._missing = len(located) + len(squared)
         self.names = tuple(name for name, _ in columns)
         self._sources = tuple(source for _, source in columns)
 
     def _columns(self, embedding: Embedding, batch: Array) -> Array:
         d = embedding.frequencies.shape[1]
         rows = as_rows(batch, d, "input scores")
-        embedded = embedding.transform(rows)
-        missing = np.isnan(rows)
-        columns = []
-        if d <= MAX_LOCATED:
-            columns += [embedded.features, embedded.features[:, self._squared] ** 2 - 1]
-            columns += [EVENT * missing]
+        scores = np.empty((len(rows), len(self.names)))
+        embedding.fill(scores, rows, self._places)
+        _derive(rows, self._squares, self._missing, d <= MAX_LOCATED, scores)
+        return scores
+
+
+@njit(cache=True, error_model="numpy")
+def _derive(rows: Array, squares: IntArray, missing: int, by_feature: bool, scores: Array) -> None:
+    """Fill in squares minus 1, and what is missing: an event for each feature, or the share.
+
+    `squares` holds pairs of a column and that for its square, `missing` is the first of the others.
+    """
+    n, d = rows.shape
+    for i in range(n):
+        for j in range(len(squares)):
+            z = scores[i, squares[j, 0]]
+            scores[i, squares[j, 1]] = z * z - 1.0
+        if by_feature:
+            for c in range(d):
+                scores[i, missing + c] = EVENT if np.isnan(rows[i, c]) else 0.0
         else:
-            columns += [missing.mean(axis=1, keepdims=True)]
-        columns += [embedded.components]
-        if d <= MAX_SQUARED:
-            columns += [embedded.components**2 - 1]
-        else:
-            z = np.nan_to_num(embedded.features)
-            columns += [np.sqrt((z**2).mean(axis=1, keepdims=True))]
-        return np.hstack([*columns, embedded.waves])
+            count = 0
+            for c in range(d):
+                count += np.isnan(rows[i, c])
+            scores[i, missing] = count / d

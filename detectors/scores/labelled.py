@@ -35,17 +35,6 @@ def reference_labels(labels: IntArray, n_rows: int, n_classes: int) -> IntArray:
     return codes
 
 
-def without_label(scores: Array, codes: IntArray) -> Array:
-    """The scores, shape (n, k), NaN where the label is missing.
-
-    Examples
-    --------
-    >>> without_label(np.ones((2, 1)), np.array([1, -1])).tolist()
-    [[1.0], [nan]]
-    """
-    return np.where(codes[:, None] < 0, np.nan, scores)
-
-
 def leading_axes(rows: Array, n: int) -> tuple[Array, Array]:
     """Mean, and leading axes scaled to unit variance; shapes (d,) and (d, at most n).
 
@@ -65,4 +54,4 @@ def leading_axes(rows: Array, n: int) -> tuple[Array, Array]:
     _, singular, axes = np.linalg.svd((rows - mean) / scale, full_matrices=False)
     spread = singular / np.sqrt(len(rows))
     keep = min(n, int((spread > 1e-6 * max(spread[0], 1e-30)).sum()))
-    return mean, (axes[:keep] / scale).T / spread[:keep]
+    return mean, np.ascontiguousarray((axes[:keep] / scale).T / spread[:keep])

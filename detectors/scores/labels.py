@@ -7,7 +7,7 @@ import numpy as np
 from detectors.base import Array, IntArray, State
 from detectors.rows import as_labels
 from detectors.scores.inputs import EVENT
-from detectors.scores.labelled import MAX_BLOCKS, reference_labels, without_label
+from detectors.scores.labelled import MAX_BLOCKS, reference_labels
 
 
 class LabelScores:
@@ -24,8 +24,7 @@ class LabelScores:
     """
 
     def __init__(self) -> None:
-        self._n_classes = 0
-        self._classes: IntArray = np.empty(0, np.int64)
+        self._set(0, np.empty(0, np.int64))
 
     def fit(self, labels: IntArray, *, n_classes: int) -> Array:
         """Choose the columns: a class each, the most frequent ones.
@@ -45,9 +44,13 @@ class LabelScores:
         """
         codes = reference_labels(labels, len(labels), n_classes)
         counts = np.bincount(codes, minlength=n_classes)
-        self._n_classes = n_classes
-        self._classes = np.sort(np.argsort(-counts, kind="stable")[: MAX_BLOCKS + 2])
+        self._set(n_classes, np.sort(np.argsort(-counts, kind="stable")[: MAX_BLOCKS + 2]))
         return self.transform(codes)
+
+    def _set(self, n_classes: int, classes: IntArray) -> None:
+        self._n_classes, self._classes = n_classes, classes
+        self._of_code = EVENT * (np.arange(n_classes + 1)[:, None] == classes)
+        self._of_code[-1] = np.nan  # no label
 
     def transform(self, labels: IntArray) -> Array:
         """Scores of labels, shape (n,) to (n, k).
@@ -58,7 +61,8 @@ class LabelScores:
             If a code is no class.
         """
         codes = as_labels(labels, len(labels), self._n_classes, "label scores")
-        return without_label(EVENT * (codes[:, None] == self._classes), codes)
+        scores: Array = self._of_code[np.maximum(codes, -1)]
+        return scores
 
     def snapshot(self) -> State:
         """The columns' classes."""
@@ -66,5 +70,4 @@ class LabelScores:
 
     def restore(self, state: State) -> None:
         """Take over the columns of a snapshot."""
-        self._n_classes = int(state["n_classes"])
-        self._classes = state["classes"].copy()
+        self._set(int(state["n_classes"]), state["classes"].copy())

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numba import njit
 
 from detectors.base import Array, IntArray, State
 from detectors.learners.class_model import ClassModel
 from detectors.learners.folds import N_FOLDS, fold_of
 from detectors.rows import as_labels, as_rows, bounded
-from detectors.scores.labelled import (
-    CLIP,
-    MAX_BLOCKS,
-    leading_axes,
-    reference_labels,
-    without_label,
-)
+from detectors.scores.labelled import CLIP, MAX_BLOCKS, leading_axes, reference_labels
 
 N_COMPONENTS = 6
 """Leading principal components that residuals are weighted by."""
+LEVERAGE = 3.0
+"""Standard deviations along a component beyond which a residual weighs no more."""
 
 
 class ResidualScores:
@@ -96,15 +95,13 @@ class ResidualScores:
         """
         x = as_rows(rows, len(self._mean), "residual scores")
         codes = as_labels(labels, len(x), self._model.n_classes, "residual scores")
-        return without_label(self._columns(self._model, x, codes), codes)
+        return self._columns(self._model, x, codes)
 
     def _columns(self, model: ClassModel, rows: Array, labels: IntArray) -> Array:
-        m = model.predict(rows)[:, self._classes]
-        spread = np.sqrt(np.maximum(m * (1 - m), 0.02))
-        residual = np.clip(((labels[:, None] == self._classes) - m) / spread, -CLIP, CLIP)
-        weights = np.clip((rows - self._mean) @ self._axes, -3, 3)
-        blocks = [residual, residual * (2 * m - 1)] + [residual * w[:, None] for w in weights.T]
-        return np.hstack(blocks)
+        n_blocks = 2 + self._axes.shape[1]
+        scores = np.empty((len(rows), len(self._classes) * n_blocks))
+        _weigh(rows, labels, model.predict(rows), self._classes, self._mean, self._axes, scores)
+        return scores
 
     def snapshot(self) -> State:
         """The learned map as arrays."""
@@ -120,3 +117,46 @@ class ResidualScores:
         self._model = ClassModel.from_snapshot(state["model"])
         self._classes = state["classes"].copy()
         self._mean, self._axes = state["mean"].copy(), state["axes"].copy()
+
+
+@njit(cache=True, error_model="numpy")
+def _weigh(
+    rows: Array,
+    labels: IntArray,
+    probabilities: Array,
+    classes: IntArray,
+    mean: Array,
+    axes: Array,
+    scores: Array,
+) -> None:
+    """Residuals of some classes: as they are, by the model's opinion, by each component.
+
+    Shapes (n, d), (n,), (n, n_classes), (c,), (d,), (d, p) and, to be filled, (n, (2 + p) c).
+    """
+    n, d = rows.shape
+    n_blocks, n_components = classes.size, axes.shape[1]
+    components = np.empty(n_components)
+    for i in range(n):
+        if labels[i] < 0:
+            scores[i] = np.nan
+            continue
+        for j in range(n_components):
+            components[j] = 0.0
+        for c in range(d):
+            x = rows[i, c] - mean[c]
+            for j in range(n_components):
+                components[j] += x * axes[c, j]
+        for j in range(n_components):  # selects, not min and max: NaN has to stay
+            w = components[j]
+            w = LEVERAGE if w > LEVERAGE else w
+            components[j] = -LEVERAGE if w < -LEVERAGE else w
+        for b in range(n_blocks):
+            m = probabilities[i, classes[b]]
+            spread = math.sqrt(max(m * (1.0 - m), 0.02))
+            residual = ((1.0 if labels[i] == classes[b] else 0.0) - m) / spread
+            residual = CLIP if residual > CLIP else residual
+            residual = -CLIP if residual < -CLIP else residual
+            scores[i, b] = residual
+            scores[i, n_blocks + b] = residual * (2.0 * m - 1.0)
+            for j in range(n_components):
+                scores[i, (2 + j) * n_blocks + b] = residual * components[j]

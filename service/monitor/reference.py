@@ -188,6 +188,11 @@ class Baseline:
         """The label's code; labels that the window does not know share the last one."""
         return self._codes.get(label, len(self.classes))
 
+    def codes_of(self, labels: Sequence[str | None]) -> IntArray:
+        """The codes of labels, shape (n,), each as of `code`."""
+        known, other = self._codes.get, len(self.classes)
+        return np.array([known(label, other) for label in labels], np.int64)  # type: ignore[arg-type]
+
     @property
     def first(self) -> int:
         """First row that is compared with others; those before it taught the representation."""

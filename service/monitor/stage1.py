@@ -199,9 +199,8 @@ class Watches:
 
     def _note_labelled(self, events: Events, start: int, end: int) -> None:
         """Remember which labels the watches have read."""
-        for place in (np.flatnonzero(events.is_label[start:end]) + start).tolist():
-            if place not in events.spilled:
-                self._labelled.append(int(events.index[place]))
+        places = np.flatnonzero(events.is_label[start:end]) + start
+        self._labelled.extend(events.index[places[events.in_memory(places)]].tolist())
 
     def _fed(
         self, feed: Feed, events: Events, start: int, stop: int, batch: Rows
@@ -222,8 +221,7 @@ class Watches:
         if not found.all():
             places, rows = places[found], rows[found]
         complete = self.baseline.representation.complete(rows)
-        codes = [self.baseline.code(str(events.labels[place])) for place in places.tolist()]
-        return places, complete, np.array(codes, np.int64)
+        return places, complete, self.baseline.codes_of([events.labels[i] for i in places.tolist()])
 
     def change_point(self, found: Found, index: int) -> int:
         """Index at which the watch saw the change begin, if it alarmed at this one."""
@@ -246,7 +244,7 @@ class Watches:
         return {
             "watches": [watch.snapshot() for watch in self.all],
             "left_out": dict(self.left_out),
-            "kept": None if self._kept is None else [self._kept.index, self._kept.values],
+            "kept": [self._kept.index, self._kept.values] if self._kept else None,
             "labelled": np.array(self._labelled, np.int64),
         }
 
