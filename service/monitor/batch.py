@@ -131,7 +131,7 @@ class Batch:
                 found[n] = served.of_spilled(events.spilled[place])
             elif self.first <= at < self.first + len(self._answers):
                 found[n] = self._answers[at - self.first]
-            elif found[n] is None and columns.kinds[record] == LABEL:
+            if found[n] is None and columns.kinds[record] == LABEL:
                 found[n] = columns.prediction(record)
         self._index += index.tolist()
         self._labels += [str(events.labels[place]) for place in places.tolist()]

@@ -74,10 +74,14 @@ def as_records(bodies: Sequence[object], topic: str = "events") -> list[Record]:
 
 
 def columns_of(
-    bodies: Sequence[Body], schema: FeatureSchema, classes: Sequence[str] = ()
+    bodies: Sequence[Body], schema: FeatureSchema, classes: Sequence[str] = (), first: int = 0
 ) -> Columns:
-    """Decoded records of one partition as columns; none of them may be refused."""
-    block = Block.of_partition("events", 0, range(len(bodies)), [b""] * len(bodies))
+    """Decoded records of one partition as columns; none of them may be refused.
+
+    `first` is the offset of the first one.
+    """
+    offsets = range(first, first + len(bodies))
+    block = Block.of_partition("events", 0, offsets, [b""] * len(bodies))
     columns, refused = gather(block, list(enumerate(bodies)), schema, classes)
     assert not refused
     return columns

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from detectors.base import Kind, Problem, Verdict
-from service.domain.decision import ActionKind, Decision
+from detectors.base import Kind, Problem
+from service.domain.decision import ActionKind
 from service.domain.incident import Incident, IncidentState, Point
 from service.monitor.elsewhere import Elsewhere, nowhere
 from service.monitor.monitor import Monitor
 from service.monitor.phase import Phase
 from service.store.states import dumps, loads
-from tests.service.monitor.test_monitor import arrivals, confirmed, monitor_of, run
+from tests.service.monitor.test_monitor import confirmed, events, monitor_of, run
+from tests.service.streams import always
 
 
 def leader(*factors: str) -> Incident:
@@ -25,21 +25,16 @@ def leader(*factors: str) -> Incident:
     )
 
 
-def alert_only(verdict: Verdict) -> Decision:
-    return Decision(ActionKind.ALERT_ONLY, "tested only")
-
-
-def built(
-    decide: Callable[[Verdict], Decision] = alert_only, elsewhere: Elsewhere = nowhere
-) -> Monitor:
+def built(action: ActionKind = ActionKind.ALERT_ONLY, elsewhere: Elsewhere = nowhere) -> Monitor:
     plain = monitor_of(Problem.X_TO_Y)
-    return Monitor(plain.settings, plain.representation, decide, seed=1, elsewhere=elsewhere)
+    policy = always(action)
+    return Monitor(plain.settings, plain.representation, policy, seed=1, others=elsewhere)
 
 
 def opened(kind: Kind = Kind.COVARIATE, elsewhere: Elsewhere = nowhere) -> tuple[Monitor, Incident]:
     """A monitor that has confirmed its incident, 800 observations ago at most."""
     monitor = built(elsewhere=elsewhere)
-    found = confirmed(run(monitor, arrivals(Problem.X_TO_Y, kind, n=2200)))
+    found = confirmed(run(monitor, events(Problem.X_TO_Y, kind, n=2200)))
     assert monitor.phase is Phase.OPEN
     return monitor, found[0]
 
@@ -51,8 +46,8 @@ def test_a_fold_names_the_leader_and_leaves_nothing_open() -> None:
     assert folded.kind == "covariate"
     assert folded.detail == "folded into inc-leader of partition 2: the same cause"
     assert folded.actions == ()
-    assert monitor.open == {}
-    assert monitor.standing == [folded]
+    assert monitor.standing.open == {}
+    assert monitor.standing.all == [folded]
     assert monitor.phase is Phase.OPEN
 
 
@@ -65,13 +60,13 @@ def test_of_several_factors_a_plain_one_that_is_new_stays_an_incident() -> None:
         "concept",
         ("concept",),
     )
-    assert list(monitor.open) == [incident.id]
+    assert list(monitor.standing.open) == [incident.id]
 
 
 def test_a_factor_that_is_not_plain_is_no_incident() -> None:
     monitor, incident = opened(Kind.MIXED)
     weak = tuple({**e, "p_value": 0.004} for e in incident.evidence)
-    monitor.open[incident.id] = dataclasses.replace(incident, evidence=weak)
+    monitor.standing.open[incident.id] = dataclasses.replace(incident, evidence=weak)
     [folded] = monitor.fold(incident.id, leader("covariate"), ["covariate"]).incidents
     assert folded.state is IncidentState.FOLDED
 
@@ -83,7 +78,7 @@ def test_a_folded_factor_is_confirmed_again_only_when_the_leader_is_over(is_open
     into = leader("covariate")
     others += [into] if is_open else []
     monitor.fold(incident.id, into, ["covariate"])
-    taken = arrivals(Problem.X_TO_Y, Kind.COVARIATE, n=6000)[2200:]
+    taken = events(Problem.X_TO_Y, Kind.COVARIATE, n=6000)[2200:]
     shown = run(monitor, taken)
     assert [i.kind for i in confirmed(shown)] == ([] if is_open else ["covariate"])
     ended = [i for i in shown if i.state is IncidentState.FOLDED]
@@ -98,9 +93,9 @@ def test_a_repair_ends_what_was_folded_and_what_is_under_test() -> None:
     assert (ended.id, ended.state) == (incident.id, IncidentState.FOLDED)
     assert ended.resolved_at is not None
     suspecting = monitor_of(Problem.X_TO_Y)
-    taken = arrivals(Problem.X_TO_Y, Kind.COVARIATE)
-    for arrival in taken:
-        suspecting.update([arrival])
+    taken = events(Problem.X_TO_Y, Kind.COVARIATE)
+    for event in taken:
+        run(suspecting, [event])
         if suspecting.phase is Phase.SUSPECTING:
             break
     [dismissed] = suspecting.repaired("version 2 promoted").incidents
@@ -109,7 +104,7 @@ def test_a_repair_ends_what_was_folded_and_what_is_under_test() -> None:
 
 
 def test_a_monitor_that_has_folded_goes_on_after_a_restart() -> None:
-    taken = arrivals(Problem.X_TO_Y, Kind.COVARIATE, n=6000)[2200:]
+    taken = events(Problem.X_TO_Y, Kind.COVARIATE, n=6000)[2200:]
     shown: list[list[dict[str, Any]]] = []
     for restarts in (False, True):
         monitor, incident = opened()
@@ -124,8 +119,8 @@ def test_a_monitor_that_has_folded_goes_on_after_a_restart() -> None:
 
 
 def test_a_training_that_was_asked_for_is_not_waited_for() -> None:
-    monitor = built(decide=lambda verdict: Decision(ActionKind.FINE_TUNE, "train"))
-    found = run(monitor, arrivals(Problem.X_TO_Y, Kind.COVARIATE, n=2200))
+    monitor = built(ActionKind.FINE_TUNE)
+    found = run(monitor, events(Problem.X_TO_Y, Kind.COVARIATE, n=2200))
     assert monitor.phase is Phase.REPAIRING
     [folded] = monitor.fold(found[-1].id, leader("covariate"), ["covariate"]).incidents
     assert folded.actions == ()

@@ -138,7 +138,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, int]
     found = run(LATE, f"sqlite:///{folder}/s.db", folder, fuse, max_pending=MAX_PENDING)
     assert confirmed(found[0])
     assert found[1]["n_labelled"] == N_LABELS
-    assert len(found[1]["correct"]) == 500
+    assert len(found[1]["served"]["right"]) == 500
     return found, fuse.steps
 
 
