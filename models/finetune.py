@@ -78,7 +78,7 @@ def run(folder: Path, progress: Progress) -> JobResult:
 def _images(
     job: Job, rows: Rows, folder: Path, progress: Progress
 ) -> tuple[dict[str, Any], Predict, Predict | None]:
-    configure_tensorflow(job.threads, repeatable=True)
+    configure_tensorflow(job.threads, training=True)
 
     def by_name(network: Vgg16, model: Any) -> Predict:
         names, size = np.array(network.classes), batch_size(network.input_shape)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.arithmetic import choose_precision
 from models.features import batch_size, predict, scorer
 from models.job import AUTO, SOURCE, Job, JobError, Kind, Rows, Split
 from models.spec import CAFFE, Preprocessing
@@ -102,21 +103,6 @@ def train(job: Job, rows: Rows, folder: Path, progress: Progress) -> Transfer:
     upper, codes = _frozen_part_done(model, FIRST_TRAINED[strategy], x)
     trained = fit(upper, codes, y, recipe, folder, progress)
     return Transfer(network, model, strategy, reason, trained, precision, difference)
-
-
-def choose_precision(asked: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The Keras dtype policy for ``auto``: bfloat16 only where the processor computes with it.
-
-    Elsewhere it is emulated, and slower than float32.
-    """
-    if asked != AUTO:
-        return asked
-    try:
-        flags = cpuinfo.read_text()
-    except OSError:
-        return "float32"
-    native = "avx512_bf16" in flags or "amx_bf16" in flags
-    return "mixed_bfloat16" if native else "float32"
 
 
 def _start_from_source(

@@ -10,7 +10,7 @@ from models.job import Job, JobError, Kind, Rows, Split
 from models.spec import CAFFE, Family
 from models.strategy import Strategy
 from models.training import Trained
-from models.transfer import FIRST_TRAINED, RECIPES, _frozen_part_done, choose_precision, train
+from models.transfer import FIRST_TRAINED, RECIPES, _frozen_part_done, train
 from models.vgg16 import Vgg16, weighted_layers
 from tests.models.conftest import CLASSES, SHAPE, halves
 
@@ -162,23 +162,3 @@ def test_a_source_job_on_pretrained_weights_trains_the_head_alone(
         np.testing.assert_array_equal(
             done.model.get_layer(name).get_weights()[0], base.get_layer(name).get_weights()[0]
         )
-
-
-@pytest.mark.parametrize(
-    ("asked", "flags", "precision"),
-    [
-        ("auto", "flags : avx2 avx512_bf16", "mixed_bfloat16"),
-        ("auto", "flags : amx_bf16 amx_tile", "mixed_bfloat16"),
-        ("auto", "flags : avx2 avx512f", "float32"),
-        ("auto", None, "float32"),
-        ("float32", "flags : avx512_bf16", "float32"),
-        ("mixed_bfloat16", "flags : avx2", "mixed_bfloat16"),
-    ],
-)
-def test_bfloat16_is_chosen_where_the_processor_has_it(
-    tmp_path: Path, asked: str, flags: str | None, precision: str
-) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    if flags is not None:
-        cpuinfo.write_text(flags)
-    assert choose_precision(asked, cpuinfo) == precision
