@@ -10,7 +10,13 @@ from models.job import Job, JobError, Kind, Rows, Split
 from models.spec import CAFFE, Family
 from models.strategy import Strategy
 from models.training import Trained
-from models.transfer import FIRST_TRAINED, RECIPES, _frozen_part_done, train
+from models.transfer import (
+    FIRST_TRAINED,
+    RECIPES,
+    _frozen_part_done,
+    _spread,
+    train,
+)
 from models.vgg16 import Vgg16, weighted_layers
 from tests.models.conftest import CLASSES, SHAPE, halves
 
@@ -97,7 +103,7 @@ def test_a_given_difference_picks_the_strategy_and_its_recipe(
     ((_, codes, labels, recipe, *_),) = no_training
     assert codes.shape == (16, 16)
     assert labels.shape == (16,)
-    assert (recipe.epochs, recipe.learning_rate) == RECIPES[Strategy.FIXED_FEATURES]
+    assert (recipe.epochs, recipe.steps, recipe.learning_rate) == RECIPES[Strategy.FIXED_FEATURES]
 
 
 def test_the_difference_is_measured_where_it_is_not_given(
@@ -109,6 +115,14 @@ def test_the_difference_is_measured_where_it_is_not_given(
     assert done.difference is not None
     assert done.difference > 0.8
     assert done.strategy == Strategy.LAST_BLOCK
+
+
+@pytest.mark.parametrize("n", [0, 1, 399, 400, 401, 1375])
+def test_the_difference_is_measured_on_some_hundred_images_spread_over_time(n: int) -> None:
+    kept = _spread(np.arange(n).reshape(n, 1, 1, 1)).ravel()
+    assert len(kept) == min(n, 400)
+    expected = np.linspace(0, n, len(kept), endpoint=False)
+    np.testing.assert_allclose(kept, expected, atol=1)
 
 
 def test_without_old_rows_to_measure_on_the_domains_count_as_different(
