@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.demo.source import IMAGES, PIXELS, STREAMS
-from service.settings import Settings
+from service.settings.service import Settings
 
 _STREAMS: tuple[dict[str, Any], ...] = (
     {

@@ -22,7 +22,8 @@ from typing import Any
 
 from rich.console import Console
 
-from service.app import App, open_app, serving
+from service.api.app import App, open_app, serving
+from service.api.http import HttpServer
 from service.demo.act import ACTS, Act
 from service.demo.configuration import demo_settings
 from service.demo.digits import Shift
@@ -30,11 +31,10 @@ from service.demo.first_models import SourceModel
 from service.demo.result import PhaseResult
 from service.demo.screen import Receiver, Screen
 from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
-from service.http import HttpServer
-from service.incidents import Incident, IncidentState
-from service.monitor import Phase as MonitorPhase
-from service.settings import Settings
-from service.stream import Batch, Stream
+from service.domain.incident import Incident, IncidentState
+from service.monitor.phase import Phase as MonitorPhase
+from service.pipeline.stream import Batch, Stream
+from service.settings.service import Settings
 
 QUIET = 600
 """Observations that a stream shows after its reference, with nothing happening."""

@@ -15,9 +15,9 @@ import numpy as np
 from service.demo.digits import Regime, draw_features, draw_image
 from service.demo.screen import Screen
 from service.demo.source import IMAGES
-from service.first_model import train_first
-from service.settings import Settings
-from service.store import Store
+from service.repair.first_model import train_first
+from service.settings.service import Settings
+from service.store.store import Store
 
 SOURCE_IMAGES = 2000
 SOURCE_ROWS = 3000

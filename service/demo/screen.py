@@ -17,7 +17,7 @@ from rich.text import Text
 from standardwebhooks import Webhook as Verifier
 
 from service.demo.result import PhaseResult
-from service.incidents import Incident, IncidentState
+from service.domain.incident import Incident, IncidentState
 
 COLOURS = {
     IncidentState.SUSPECTED: "yellow",

@@ -15,8 +15,8 @@ from service.demo.configuration import demo_settings
 from service.demo.first_models import LeftError, SourceModel
 from service.demo.screen import Screen
 from service.demo.source import PIXELS
-from service.settings import Settings
-from service.store import Store
+from service.settings.service import Settings
+from service.store.store import Store
 
 
 @pytest.fixture
