@@ -29,15 +29,15 @@ class Story:
         Seed of every event.
     changes
         By stream: the first step of each shift, and the shift, in order.
-    done
-        Whether the demo has come to its end.
+    n_over
+        Acts that are over.
     """
 
     seed: int
     changes: dict[str, list[tuple[int, Shift]]] = field(
         default_factory=lambda: {name: [] for name in STREAMS}
     )
-    done: bool = False
+    n_over: int = 0
 
     def regime(self, stream: str, step: int) -> Regime:
         """The world of a stream at a step."""
@@ -51,19 +51,21 @@ class Story:
         """Write the story so that a restart tells it again."""
         changes = {k: [[step, str(shift)] for step, shift in v] for k, v in self.changes.items()}
         new = path.with_suffix(".new")
-        new.write_text(json.dumps({"seed": self.seed, "changes": changes, "done": self.done}))
+        new.write_text(json.dumps({"seed": self.seed, "changes": changes, "n_over": self.n_over}))
         new.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Story | None:
-        """The story on disk, or None."""
+        """The story on disk; None without one, or where another version wrote it."""
         if not path.exists():
             return None
         document = json.loads(path.read_text())
+        if set(document) != {"seed", "changes", "n_over"}:
+            return None
         changes = {
             k: [(step, Shift(shift)) for step, shift in v] for k, v in document["changes"].items()
         }
-        return cls(document["seed"], changes, document["done"])
+        return cls(document["seed"], changes, document["n_over"])
 
 
 class DemoSource(OneLane):

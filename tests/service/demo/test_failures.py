@@ -10,8 +10,9 @@ from rich.console import Console
 
 from service.api.app import open_app
 from service.demo import driver
+from service.demo.act import ACTS
 from service.demo.digits import Shift
-from service.demo.driver import ACTS, Demo
+from service.demo.driver import Demo
 from service.demo.screen import Screen
 from service.demo.source import IMAGES, PIXELS, DemoSource, Story
 from service.settings.service import Settings
@@ -42,7 +43,10 @@ def test_a_stream_that_fails_holds_nothing_up(
         Screen(Console(quiet=True)) as screen,
         open_app(settings, source) as app,
     ):
-        results = Demo(app, source, tmp_path, screen).run(threading.Event())
+        demo, stop = Demo(app, source, tmp_path, screen), threading.Event()
+        assert demo.play(PIXELS, stop)
+        assert demo.play(IMAGES, stop)
+        results = demo.results()
         (failure,) = app.pipeline.failures
         assert failure.stream == IMAGES
         assert "reference.jsonl[0]@0" in failure.reason
