@@ -10,7 +10,6 @@ import pytest
 
 from detectors import watch as stage_1
 from detectors import watch_named
-from detectors.alibi import is_installed
 from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.class_model import ClassModel
 from detectors.names import DetectorName
@@ -18,11 +17,8 @@ from detectors.newma import Newma
 from detectors.synthetic import Stream
 from detectors.watch import Feed, Learned, Watching, build_watches, watch_from_snapshot
 
-ABSENT = "alibi-detect is not installed: pip install 'shiftwatch[alibi]'"
 NAMED = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(name.needs_alibi and not is_installed(), reason=ABSENT)
-    )
+    pytest.param(name, marks=pytest.mark.alibi if name.needs_alibi else ())
     for name in DetectorName
     if name is not DetectorName.CUSUM
 ]
