@@ -11,7 +11,7 @@ ALIBI_STAMP := $(ALIBI)/.installed-$(firstword $(shell cksum requirements-alibi.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-alibi demo test test-kafka test-postgres test-alibi test-fast test-statistics check lint types imports docs bench-quick bench-verdict bench-stream bench-spread lock lock-alibi clean
+.PHONY: help setup setup-alibi demo test test-kafka test-postgres test-alibi test-fast test-statistics check lint types imports docs bench-quick bench-verdict bench-alibi bench-stream bench-spread lock lock-alibi clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,9 @@ bench-quick: setup ## the benchmark's tables from few seeds (about five minutes)
 
 bench-verdict: setup ## the benchmark with all seeds (hours); goes on where it was cut
 	$(BIN)/python -m benchmarks.verdict $(BENCH_ARGS)
+
+bench-alibi: setup setup-alibi ## alibi-detect's rows of the benchmark (hours); goes on where it was cut
+	$(BIN)/python -m benchmarks.verdict --only alibi $(BENCH_ARGS)
 
 bench-stream: setup ## rate, latency and memory on a real broker (about half an hour; nothing else may run)
 	$(BIN)/python -m benchmarks.stream $(BENCH_ARGS)
