@@ -71,7 +71,7 @@ imports: setup ## import-linter: the arrows between the packages
 	$(BIN)/lint-imports
 
 docs: setup ## write the generated pages of docs/reference
-	$(BIN)/python -m service.reference
+	$(BIN)/python -m service.api.docs_pages
 
 bench-quick: setup ## the benchmark's tables from few seeds (about five minutes)
 	$(BIN)/python -m benchmarks.verdict --quick --jobs 2

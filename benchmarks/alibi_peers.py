@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import chi2, claimed
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, Problem
 
 PYTHON = Path(".venv-alibi/bin/python")

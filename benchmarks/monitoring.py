@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from detectors.base import Array, IntArray, Problem
-from service.arrivals import Arrival
-from service.incidents import Incident
-from service.monitor import Monitor
-from service.policy import ActionKind, Decision
-from service.representation import Tabular
-from service.schema import FeatureSchema
-from service.settings import StreamSettings
+from service.domain.decision import ActionKind, Decision
+from service.domain.incident import Incident
+from service.monitor.events import Arrival
+from service.monitor.monitor import Monitor
+from service.monitor.representation import Tabular
+from service.records.schema import FeatureSchema
+from service.settings.stream import StreamSettings
 
 BATCH = 500
 """Records that the service takes at a time; results do not depend on it."""

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import stats
 from sklearn.ensemble import RandomForestClassifier
 
-from detectors.attribution import Sample, holm
+from detectors.attribution.attribution import holm
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, IntArray, Problem
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.peers import FrozenModel, KsErrorRise
-from detectors.attribution import Sample
+from detectors.adapters.river import RiverDetector
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, IntArray, Problem
-from detectors.river import RiverDetector
 
 WATCHED = 7000
 """Events of a stream after its reference."""

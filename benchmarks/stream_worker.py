@@ -25,8 +25,9 @@ import structlog
 from confluent_kafka import Consumer, Producer
 from kafka import KafkaConsumer
 
-from service.app import open_app, open_source
-from service.settings import Settings
+from service.api.app import open_app
+from service.api.wiring import open_source
+from service.settings.service import Settings
 
 SAMPLE_S = 0.25
 BARE_SAMPLE_S = 0.02

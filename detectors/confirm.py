@@ -9,11 +9,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from detectors.attribution import Examination, Sample, conclude, examine
+from detectors.attribution.attribution import conclude, examine
+from detectors.attribution.pooling import pool
+from detectors.attribution.unlabelled import examine_unlabelled
+from detectors.attribution.windows import Examination, Sample
 from detectors.base import Array, Evidence, Factor, Kind, Problem, State, Verdict
-from detectors.pooling import pool
-from detectors.unlabelled import examine_unlabelled
-from detectors.watch import Feed, Watching
+from detectors.watches.contract import Feed, Watching
 
 UNLABELLED = -1
 

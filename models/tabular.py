@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,3 +163,18 @@ def _fitted(X: Array, codes: npt.NDArray[np.int64], seed: int) -> tuple[Any, Any
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(scaler.transform(X), codes)
     return scaler, network
+
+
+def tabular_row(features: Mapping[str, float | str | bool | None]) -> npt.NDArray[np.float64]:
+    """What a tabular model reads of an observation: its features in the order of their names.
+
+    Raises
+    ------
+    ValueError
+        If a feature is text; tabular models take numbers and booleans.
+    """
+    text = [name for name, value in features.items() if isinstance(value, str)]
+    if text:
+        raise ValueError(f"features.{text[0]}: a tabular model takes numbers, got text")
+    values = (features[name] for name in sorted(features))
+    return np.array([np.nan if v is None else float(v) for v in values])

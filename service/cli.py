@@ -44,7 +44,8 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 
 
 def _load(config: Path) -> Any:
-    from service.settings import SettingsError, load
+    from service.settings.file import SettingsError
+    from service.settings.service import load
 
     try:
         return load(config)
@@ -72,10 +73,10 @@ def demo(
     ] = False,
 ) -> None:
     """Run the main job on real data: five phases, each named, four repairs."""
-    from service.app import stopping
+    from service.api.app import stopping
+    from service.api.http import ListenError
     from service.demo.driver import run_demo
-    from service.http import ListenError
-    from service.logs import configure
+    from service.telemetry.logs import configure
 
     configure("json", "warning")
     with stopping() as stop:
@@ -98,14 +99,15 @@ def demo(
 @app.command()
 def run(config: Config) -> None:
     """Run the service until it is told to stop."""
-    from service.app import open_app, open_source, serving, stopping
-    from service.http import ListenError
-    from service.logs import configure
-    from service.pipeline import NoChampionError
-    from service.records import TemporaryError
-    from service.settings import SettingsError
-    from service.source import SourceError
-    from service.tables import StoreError
+    from service.api.app import open_app, serving, stopping
+    from service.api.http import ListenError
+    from service.api.wiring import open_source
+    from service.pipeline.pipeline import NoChampionError
+    from service.records.record import TemporaryError
+    from service.settings.file import SettingsError
+    from service.sources.source import SourceError
+    from service.store.errors import StoreError
+    from service.telemetry.logs import configure
 
     settings = _load(config)
     configure(settings.log.format, settings.log.level)
@@ -138,10 +140,10 @@ def replay(
 
     A replay starts from nothing and leaves the service's own store and models alone.
     """
-    from service.logs import configure
-    from service.pipeline import NoChampionError
-    from service.replay import replay_file
-    from service.source import SourceError
+    from service.api.replay import replay_file
+    from service.pipeline.pipeline import NoChampionError
+    from service.sources.source import SourceError
+    from service.telemetry.logs import configure
 
     settings = _load(config)
     configure(settings.log.format, "warning")
@@ -192,8 +194,8 @@ def incidents(
 
 
 def _store(settings: Any) -> Any:
-    from service.store import Store
-    from service.tables import StoreError
+    from service.store.errors import StoreError
+    from service.store.store import Store
 
     try:
         return Store(settings.store.url, time.time)
@@ -237,7 +239,7 @@ def models_promote(
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "promoted by hand",
 ) -> None:
     """Make a version the champion; a running service takes it over by itself."""
-    from service.promotion import promote
+    from service.repair.promotion import promote
 
     _change(
         config, stream, lambda store, registry: promote(store, registry, stream, version, reason)
@@ -251,7 +253,7 @@ def models_rollback(
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "rolled back by hand",
 ) -> None:
     """Make the former champion the champion again."""
-    from service.promotion import rollback
+    from service.repair.promotion import rollback
 
     _change(config, stream, lambda store, registry: rollback(store, registry, stream, reason))
 
@@ -280,7 +282,7 @@ def models_train(
     input_: Annotated[Path, typer.Option("--input", help="Labelled records to train on.")],
 ) -> None:
     """Train a stream's first model from a file of labelled records, and make it the champion."""
-    from service.first_model import labelled_rows, train_first
+    from service.repair.first_model import labelled_rows, train_first
 
     settings = _load(config)
     _check_stream(settings, config, stream)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from detectors.alibi import is_installed
+from detectors.adapters.alibi import is_installed
 from tests.postgres import NoServerError, Server, new_database
 
 NAMED = "SHIFTWATCH_TEST_POSTGRES_URL"

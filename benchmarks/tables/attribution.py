@@ -14,7 +14,8 @@ from benchmarks.intervals import share_interval, share_text
 from benchmarks.peers import RULES, KsErrorRise
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
-from detectors.attribution import UNLABELLED, Sample, conclude, examine
+from detectors.attribution.attribution import conclude, examine
+from detectors.attribution.windows import UNLABELLED, Sample
 from detectors.base import Factor, Kind, Problem
 from detectors.synthetic import Stream
 

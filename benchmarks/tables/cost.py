@@ -18,15 +18,17 @@ import numpy as np
 from benchmarks.confusion import arrow
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
-from detectors.attribution import Sample, examine
+from detectors.attribution.attribution import examine
+from detectors.attribution.windows import Sample
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
-from service.arrivals import Arrival
-from service.monitor import Monitor, Phase
-from service.policy import ActionKind, Decision
-from service.representation import Tabular
-from service.schema import FeatureSchema
-from service.settings import StreamSettings
+from service.domain.decision import ActionKind, Decision
+from service.monitor.events import Arrival
+from service.monitor.monitor import Monitor
+from service.monitor.phase import Phase
+from service.monitor.representation import Tabular
+from service.records.schema import FeatureSchema
+from service.settings.stream import StreamSettings
 
 FIRST_SEED = 1000
 N_FEATURES = 32

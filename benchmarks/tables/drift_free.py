@@ -16,8 +16,8 @@ from benchmarks.intervals import count_interval
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.base import Array, IntArray, Problem
-from service.incidents import Incident
-from service.monitor import ROOM
+from service.domain.incident import Incident
+from service.monitor.monitor import ROOM
 
 FIRST_SEED = 200_000
 N_FEATURES = 4

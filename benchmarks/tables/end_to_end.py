@@ -24,7 +24,7 @@ from benchmarks.stream_peers import (
 )
 from benchmarks.table import Outcome, Summary, Target, Trial
 from benchmarks.tables.attribution import MIN_TRIALS, kinds
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, IntArray, Kind, Problem
 from detectors.synthetic import Stream
 

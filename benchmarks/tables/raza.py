@@ -11,10 +11,10 @@ from benchmarks.intervals import share_interval, share_text
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.base import Array, Detector, Factor
-from detectors.msd_ewma import MsdEwma
-from detectors.sd_ewma import SdEwma
-from detectors.tsmsd_ewma import TsmsdEwma
-from detectors.tssd_ewma import TssdEwma
+from detectors.charts.msd_ewma import MsdEwma
+from detectors.charts.sd_ewma import SdEwma
+from detectors.charts.tsmsd_ewma import TsmsdEwma
+from detectors.charts.tssd_ewma import TssdEwma
 
 FIRST_SEED, FULL, QUICK = 100, 100, 5
 

@@ -20,13 +20,13 @@ from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream, Strength
 from models.registry import Registry
-from service.incidents import Incident, IncidentState
-from service.metrics import Metrics
-from service.pipeline import Pipeline
-from service.records import Record
-from service.settings import Settings
-from service.source import ListSource
-from service.store import Store
+from service.domain.incident import Incident, IncidentState
+from service.pipeline.pipeline import Pipeline
+from service.records.record import Record
+from service.settings.service import Settings
+from service.sources.listed import ListSource
+from service.store.store import Store
+from service.telemetry.metrics import Metrics
 
 FIRST_SEED = 901_000
 N_FEATURES = 3

@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from service.app import App, open_app, serving
+from service.api.app import App, open_app, serving
+from service.api.http import HttpServer
 from service.demo.digits import Regime, Shift, draw_features, draw_image
 from service.demo.screen import Receiver, Screen
 from service.demo.source import IMAGES, PIXELS, STREAMS, DemoSource, Story
-from service.first_model import train_first
-from service.http import HttpServer
-from service.incidents import Incident, IncidentState
-from service.monitor import Phase as MonitorPhase
-from service.settings import Settings
-from service.store import Store
-from service.stream import Batch, Stream
+from service.domain.incident import Incident, IncidentState
+from service.monitor.phase import Phase as MonitorPhase
+from service.pipeline.stream import Batch, Stream
+from service.repair.first_model import train_first
+from service.settings.service import Settings
+from service.store.store import Store
 
 SOURCE_IMAGES = 2000
 SOURCE_ROWS = 3000

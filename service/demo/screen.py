@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from standardwebhooks import Webhook as Verifier
 
-from service.incidents import Incident, IncidentState
+from service.domain.incident import Incident, IncidentState
 
 if TYPE_CHECKING:
     from service.demo.driver import PhaseResult

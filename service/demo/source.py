@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from service.demo.digits import Regime, Shift, messages
-from service.records import Record
-from service.source import OneLane
+from service.records.record import Record
+from service.sources.source import OneLane
 
 IMAGES = "digits"
 PIXELS = "digits-pixels"

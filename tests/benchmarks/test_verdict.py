@@ -25,7 +25,7 @@ from benchmarks.stream_peers import (
 )
 from benchmarks.table import Outcome, Summary, Table, Target, Trial
 from benchmarks.tables import attribution, cost, drift_free, end_to_end
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Factor, Kind, Problem
 from detectors.synthetic import Stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from service.metrics import PREFIX, SPECS, Spec, Type
+from service.telemetry.metrics import PREFIX, SPECS, Spec, Type
 
 _NAME = re.compile(rf"\b{PREFIX}_[a-z0-9_]+\b")
 _SELECTOR = re.compile(rf"\b({PREFIX}_[a-z0-9_]+){{([^}}]*)}}")

@@ -6,7 +6,7 @@ import yaml
 from typer.testing import CliRunner
 
 from service.cli import app
-from service.settings import load
+from service.settings.service import load
 from tests.deploy.test_metrics_named import ROOT
 
 DEPLOY = ROOT / "deploy"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from service.records import Observation, Record, decode
-from service.settings import load
+from service.records.decode import decode
+from service.records.record import Observation, Record
+from service.settings.service import load
 from tests.deploy.test_metrics_named import ROOT
 
 CONFIGS = sorted(ROOT.glob("examples/*.yaml"))

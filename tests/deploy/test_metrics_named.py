@@ -7,7 +7,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.metrics import Metrics
+from service.telemetry.metrics import Metrics
 from tests.deploy.queries import exposed, problems
 
 ROOT = Path(__file__).parents[2]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem
 from detectors.confirm import ConfirmPlan, Look, Step, Suspicion
 from detectors.synthetic import Stream
-from detectors.watch import Feed, Watching, build_watches
+from detectors.watches.build import build_watches
+from detectors.watches.contract import Feed, Watching
 
 ALARM = 10_000
 COLUMNS = [f"x{j}" for j in range(3)]

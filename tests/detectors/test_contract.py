@@ -16,20 +16,20 @@ import numpy.typing as npt
 import pytest
 
 import detectors
-from detectors.alibi import AlibiDetector
+from detectors.adapters.alibi import AlibiDetector
+from detectors.adapters.river import RiverDetector
 from detectors.base import Alarm, Array, Detector, Factor
-from detectors.conditional_e_detector import ConditionalEDetector
-from detectors.conformal import ConformalShiryaevRoberts
-from detectors.cusum import CusumBank
-from detectors.ewma import EwmaBank
-from detectors.label_e_detector import LabelEDetector
-from detectors.mondrian import MondrianShiryaevRoberts
-from detectors.msd_ewma import MsdEwma
-from detectors.newma import Newma
-from detectors.river import RiverDetector
-from detectors.sd_ewma import SdEwma
-from detectors.tsmsd_ewma import TsmsdEwma
-from detectors.tssd_ewma import TssdEwma
+from detectors.charts.cusum import CusumBank
+from detectors.charts.ewma import EwmaBank
+from detectors.charts.msd_ewma import MsdEwma
+from detectors.charts.newma import Newma
+from detectors.charts.sd_ewma import SdEwma
+from detectors.charts.tsmsd_ewma import TsmsdEwma
+from detectors.charts.tssd_ewma import TssdEwma
+from detectors.martingales.conditional_e_detector import ConditionalEDetector
+from detectors.martingales.conformal import ConformalShiryaevRoberts
+from detectors.martingales.label_e_detector import LabelEDetector
+from detectors.martingales.mondrian import MondrianShiryaevRoberts
 
 N_ROWS = 700
 CHANGE = 400
@@ -154,10 +154,8 @@ def size(state: Any) -> int:
 
 def test_every_detector_of_the_package_is_crossed() -> None:
     found = set()
-    for module in pkgutil.iter_modules(detectors.__path__):
-        for _, item in inspect.getmembers(
-            importlib.import_module(f"detectors.{module.name}"), inspect.isclass
-        ):
+    for module in pkgutil.walk_packages(detectors.__path__, "detectors."):
+        for _, item in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if item.__module__.startswith("detectors.") and issubclass(item, Detector):
                 found.add(item)
     # alibi-detect is an optional dependency: `test_alibi` keeps these promises where it is.

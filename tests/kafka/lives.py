@@ -14,7 +14,7 @@ PAUSE_S = 0.01
 """After each step, so that kills fall everywhere in the work and not between two idle polls."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["service.app", "tests.kafka.runs"])
+_context.set_forkserver_preload(["service.api.app", "tests.kafka.runs"])
 
 
 def _live(settings: Mapping[str, Any], begun: Connection) -> None:

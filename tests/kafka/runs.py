@@ -17,12 +17,12 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.app import open_source
-from service.incidents import Incident
-from service.metrics import Metrics
-from service.pipeline import Pipeline
-from service.settings import Settings
-from service.store import Store
+from service.api.wiring import open_source
+from service.domain.incident import Incident
+from service.pipeline.pipeline import Pipeline
+from service.settings.service import Settings
+from service.store.store import Store
+from service.telemetry.metrics import Metrics
 from tests.kafka.broker import Message
 from tests.service.streams import x_to_y_records
 

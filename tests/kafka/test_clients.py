@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import pytest
 
-from service.kafka import KafkaSource
-from service.kafka_client import Reader
-from service.kafka_confluent import ConfluentReader
-from service.kafka_python import KafkaPythonReader
-from service.source_settings import SourceSettings
+from service.settings.source import SourceSettings
+from service.sources.kafka.client import Reader
+from service.sources.kafka.confluent import ConfluentReader
+from service.sources.kafka.kafka_python import KafkaPythonReader
+from service.sources.kafka.source import KafkaSource
 from tests.kafka.broker import new_topic, produce
 from tests.kafka.test_source import DEADLINE_S, Desk, drive
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from service.incidents import Incident
-from service.kafka import KafkaSource
+from service.domain.incident import Incident
+from service.sources.kafka.source import KafkaSource
 from tests.kafka.broker import Message, new_topic, produce
 from tests.kafka.runs import Topics, document, incidents, opened, run_whole, step_until
 from tests.postgres import Server, new_database

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 from kafka import KafkaProducer
 
-from service.formats.decoder import Decoder, Ignored
-from service.formats.kserve import REQUEST, RESPONSE
-from service.kafka import KafkaSource
-from service.records import Observation
-from service.source_settings import SourceSettings
+from service.records.formats.decoder import Decoder, Ignored
+from service.records.formats.kserve import REQUEST, RESPONSE
+from service.records.record import Observation
+from service.settings.source import SourceSettings
+from service.sources.kafka.source import KafkaSource
 from tests.kafka.broker import new_topic
 from tests.kafka.test_source import Desk, collect
 

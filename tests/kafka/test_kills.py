@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from service import checkpoint
-from service.store import Store
+from service.store import states as checkpoint
+from service.store.store import Store
 from tests.kafka.broker import new_topic, produce
 from tests.kafka.lives import Life
 from tests.kafka.runs import Topics, document, incidents, n_stored, opened, step_until

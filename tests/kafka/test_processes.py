@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from service.incidents import Incident, IncidentState
-from service.store import Store
+from service.domain.incident import Incident, IncidentState
+from service.store.store import Store
 from tests.kafka.broker import Message, new_topic, produce
 from tests.kafka.runs import DEADLINE_S, Child, Topics, document, incidents, run_whole
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from service.incidents import Incident, IncidentState
-from service.store import Store
+from service.domain.incident import Incident, IncidentState
+from service.store.store import Store
 from tests.kafka.broker import Broker, Message, new_topic, produce
 from tests.kafka.runs import (
     Child,

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from service import kafka_confluent, kafka_python
-from service.kafka import KafkaSource
-from service.source import SourceError
-from service.source_settings import SourceSettings
+from service.settings.source import SourceSettings
+from service.sources.kafka import confluent as kafka_confluent
+from service.sources.kafka import kafka_python
+from service.sources.kafka.source import KafkaSource
+from service.sources.source import SourceError
 from tests.kafka.broker import PASSWORD, USER, Broker, NoBrokerError, new_topic, produce_values
 from tests.kafka.certificates import KEY_PASSWORD, Certificates
 from tests.kafka.conftest import none

@@ -15,10 +15,10 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.base import MemberState
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
-from service.kafka import KafkaSource
-from service.records import Record
-from service.source import NotNowError, Partition, SourceError
-from service.source_settings import SourceSettings
+from service.records.record import Record
+from service.settings.source import SourceSettings
+from service.sources.kafka.source import KafkaSource
+from service.sources.source import NotNowError, Partition, SourceError
 from tests.kafka.broker import Broker, new_topic, produce, produce_values
 
 DEADLINE_S = 60.0

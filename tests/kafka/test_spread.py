@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.incidents import Incident, IncidentState
-from service.store import Store
+from service.domain.incident import Incident, IncidentState
+from service.store.store import Store
 from tests.kafka.broker import Message, new_topic, produce
 from tests.kafka.runs import Topics, document, incidents, run_whole
 from tests.kafka.test_processes import Fleet, fleet, lanes_of, wait_for

@@ -12,8 +12,8 @@ import structlog
 from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from service.kafka import KafkaSource
-from service.source import SourceError
+from service.sources.kafka.source import KafkaSource
+from service.sources.source import SourceError
 from tests.kafka.broker import new_topic, produce
 from tests.kafka.runs import Topics, document, opened, step_until
 from tests.kafka.test_source import DEADLINE_S, Desk, Open, drive, open_source

@@ -15,14 +15,17 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from service import publisher as publisher_module
-from service.app import open_app, open_source
-from service.dead_letters import DeadLetterTopic
-from service.publisher import INCIDENTS_KIND, IncidentTopic, Message, Publisher
-from service.rows import Action, ActionState, DeadLetter
-from service.settings import Settings
-from service.source import SourceError
-from service.source_settings import SourceSettings
+from service.api.app import open_app
+from service.api.wiring import open_source
+from service.domain.action import Action, ActionState
+from service.domain.dead_letter import DeadLetter
+from service.notify import publisher as publisher_module
+from service.notify.dead_letters import DeadLetterTopic
+from service.notify.incident_topic import INCIDENTS_KIND, IncidentTopic
+from service.notify.publisher import Message, Publisher
+from service.settings.service import Settings
+from service.settings.source import SourceSettings
+from service.sources.source import SourceError
 from tests.kafka.broker import Broker, new_topic, produce
 from tests.kafka.runs import Topics, document, step_until
 

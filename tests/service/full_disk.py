@@ -10,9 +10,10 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from service.incidents import Incident, IncidentState, Point
-from service.store import Store, StoreError
-from service.transaction import Transaction
+from service.domain.incident import Incident, IncidentState, Point
+from service.store.errors import StoreError
+from service.store.store import Store
+from service.store.transaction import Transaction
 
 LARGEST_BYTES = 4 * 1024 * 1024
 """A disk that is larger is not filled: it is somebody's."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.records import Record
+from service.records.record import Record
 
 
 def x_to_y_records(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from models.registry import Registry
 from models.spec import Family
 from service.cli import app
-from service.store import Store
+from service.store.store import Store
 from tests.service.streams import x_to_y_records
 
 MINIMAL = """\

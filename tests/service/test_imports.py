@@ -8,7 +8,7 @@ HEAVY = ("tensorflow", "keras", "alibi_detect", "river")
 
 def test_the_service_starts_without_tensorflow_and_river() -> None:
     program = (
-        "import sys, service.app, service.cli, service.replay\n"
+        "import sys, service.api.app, service.cli, service.api.replay\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run(

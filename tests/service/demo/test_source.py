@@ -9,7 +9,8 @@ import numpy as np
 
 from service.demo.digits import Regime, Shift, draw_features, draw_image
 from service.demo.source import IMAGES, PIXELS, DemoSource, Story
-from service.records import LabelRecord, Observation, decode
+from service.records.decode import decode
+from service.records.record import LabelRecord, Observation
 
 
 def test_a_source_that_starts_again_sends_the_same_records() -> None:

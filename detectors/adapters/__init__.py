@@ -1,0 +1,1 @@
+"""Detectors of other libraries behind our contract; it may use the modules at the root."""

@@ -1,0 +1,3 @@
+"""Tests of the factors on two windows, and the verdict that follows; it may use `learners` and
+`base`.
+"""

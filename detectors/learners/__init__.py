@@ -1,0 +1,1 @@
+"""What a reference teaches: maps, models and moments; it may use `rows` and `base`."""

@@ -1,0 +1,3 @@
+"""What people and machines touch: the life of the process, HTTP, the page, replay; it may use
+every room but `demo`.
+"""

@@ -1,0 +1,3 @@
+"""The nouns that rooms hand to each other: frozen values; they do no I/O and import no other
+room.
+"""

@@ -1,0 +1,260 @@
+"""The reference window of a stream: collected, frozen, then only read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from detectors.attribution.windows import Sample
+from detectors.base import Array, IntArray, State
+from detectors.confirm import UNLABELLED
+from detectors.learners.dependence import dependence_length
+from service.monitor.events import Labelled, Seen
+from service.monitor.representation import Raw, Representation
+
+MAX_CLASSES = 50
+"""Classes with codes of their own; rarer ones share the last code."""
+COMPLETE = 0.9
+"""Share of the window's labels with which the label watches can be calibrated."""
+DRIED_UP = 0.02
+"""Labels count as no longer coming when a tenth of a window brings less than this share more."""
+
+
+class Baseline:
+    """The window of a stream that later observations are compared with.
+
+    It is complete in two steps: the observations when there are `size` of them, the labels when
+    nine tenths have come, or fewer (at least `min_labels`) and hardly any more arrive.
+
+    Parameters
+    ----------
+    start
+        Index of the window's first observation.
+    size
+        Observations in the window.
+    min_labels
+        Fewest labels that count as enough.
+    representation
+        Fitted on the window when it is full.
+    """
+
+    def __init__(
+        self, start: int, size: int, min_labels: int, representation: Representation
+    ) -> None:
+        self.start = start
+        self.size = size
+        self.min_labels = min_labels
+        self.representation = representation
+        self.frozen = False
+        self.labelled = False
+        self.classes: tuple[str, ...] = ()
+        self.rows: Array = np.empty((0, 0))
+        self.codes: IntArray = np.empty(0, np.int64)
+        self.scores: Array = np.empty((0, 0))
+        self.block_length = 1
+        """Rows that depend on each other, so that tests permute them together."""
+        self.right = (0, 0)
+        """Right predictions, and all predictions whose label has come."""
+        self._codes: dict[str, int] = {}
+        self._raws: list[Raw] = []
+        self._raw_scores: list[Array] = []
+        self._labels: dict[int, str] = {}
+        self._wrong: dict[int, bool] = {}
+        self._segments: list[dict[str, str]] = []
+        self._labels_at_check = 0
+        self._check_at = start + size
+
+    @property
+    def end(self) -> int:
+        """Index behind the window's last observation."""
+        return self.start + self.size
+
+    def holds(self, index: int) -> bool:
+        """Whether an observation belongs to the window."""
+        return self.start <= index < self.end
+
+    @property
+    def expects_labels(self) -> bool:
+        """Whether any label of the window has come."""
+        return bool(self._labels)
+
+    # -- collecting ----------------------------------------------------------------------------
+
+    def add(self, event: Seen) -> bool:
+        """Take an observation; True when the window is full and frozen."""
+        self._raws.append(event.raw)
+        self._segments.append(dict(event.segment))
+        if event.scores is not None:
+            self._raw_scores.append(event.scores)
+        if len(self._raws) < self.size:
+            return False
+        self.representation.fit(self._raws)
+        self.rows = self.representation.rows(self._raws)
+        self.block_length = dependence_length(self.rows)
+        self.codes = np.full(self.size, UNLABELLED, np.int64)
+        if len(self._raw_scores) == self.size:
+            self.scores = np.stack(self._raw_scores)
+        self._raws, self._raw_scores = [], []
+        self.frozen = True
+        return True
+
+    def label(self, event: Labelled, served: str | None) -> None:
+        """Take a label of the window, and what had been predicted; late ones count too."""
+        self._labels[event.index] = event.label
+        if served is not None:
+            self.right = (self.right[0] + (served == event.label), self.right[1] + 1)
+            self._wrong[event.index] = served != event.label
+        if self.labelled:
+            self.codes[event.index - self.start] = self.code(event.label)
+
+    def labels_due(self, event: Seen | Labelled) -> bool:
+        """Whether the labels are complete now; to be asked after the event was taken."""
+        if self.labelled or not self.frozen:
+            return False
+        n = len(self._labels)
+        if isinstance(event, Labelled):
+            return n == self.size
+        if event.index < self._check_at:
+            return False
+        grown = n - self._labels_at_check
+        self._labels_at_check = n
+        self._check_at = event.index + max(self.size // 10, 1)
+        return n >= self.min_labels and (n >= COMPLETE * self.size or grown < DRIED_UP * n)
+
+    def until_labels_may_be_due(self, events: list[Seen | Labelled]) -> int:
+        """Events up to and including the first after which `labels_due` may say so."""
+        if self.labelled:
+            return len(events)
+        missing = self.size - len(self._labels)
+        for n, event in enumerate(events, 1):
+            if isinstance(event, Seen):
+                if event.index >= self._check_at:
+                    return n
+            elif self.holds(event.index):
+                missing -= 1
+                if missing <= 0:
+                    return n
+        return len(events)
+
+    def complete_labels(self) -> None:
+        """Give the classes their codes."""
+        counts: dict[str, int] = {}
+        for label in self._labels.values():
+            counts[label] = counts.get(label, 0) + 1
+        frequent = sorted(counts, key=lambda c: (-counts[c], c))[:MAX_CLASSES]
+        self._name(tuple(sorted(frequent)))
+        for index, label in self._labels.items():
+            self.codes[index - self.start] = self.code(label)
+        self.labelled = True
+
+    def _name(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self._codes = {c: i for i, c in enumerate(classes)}
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @property
+    def n_classes(self) -> int:
+        """Codes that labels may have: one for each class, and one for all others."""
+        return len(self.classes) + 1
+
+    def code(self, label: str) -> int:
+        """The label's code; labels that the window does not know share the last one."""
+        return self._codes.get(label, len(self.classes))
+
+    @property
+    def first(self) -> int:
+        """First row that is compared with others; those before it taught the representation."""
+        return self.representation.n_spent(self.size)
+
+    def sample(self, most: int) -> Sample:
+        """The window for the factor tests, thinned evenly to `most` rows."""
+        chosen = self._thinned(most)
+        return Sample(self.representation.complete(self.rows[chosen]), self.codes[chosen])
+
+    def losses(self, most: int) -> Array | None:
+        """1 for a wrong prediction on each row of `sample`, NaN if not known; None if none is."""
+        if not self._wrong:
+            return None
+        return np.array(
+            [float(self._wrong.get(self.start + i, np.nan)) for i in self._thinned(most).tolist()]
+        )
+
+    def segment(self, name: str, most: int) -> list[str]:
+        """The value of a segment on each row of `sample`; empty where a row has none."""
+        return [self._segments[i].get(name, "") for i in self._thinned(most).tolist()]
+
+    def _thinned(self, most: int) -> IntArray:
+        n = min(self.size - self.first, most)
+        return np.unique(np.linspace(self.first, self.size - 1, n).astype(np.int64))
+
+    def labelled_rows(self) -> tuple[Array, IntArray]:
+        """Rows without missing values and their codes, for the labelled observations."""
+        known = self.codes != UNLABELLED
+        known[: self.first] = False
+        return self.representation.complete(self.rows[known]), self.codes[known]
+
+    def scored(self, score_classes: tuple[str, ...]) -> tuple[Array, IntArray]:
+        """Scores of the labelled observations, and their labels as columns of the scores."""
+        column = {c: k for k, c in enumerate(score_classes)}
+        known = [
+            (n, column[self.classes[y]])
+            for n, y in enumerate(self.codes.tolist())
+            if 0 <= y < len(self.classes) and self.classes[y] in column
+        ]
+        if not known or not len(self.scores):
+            return np.empty((0, len(score_classes))), np.empty(0, np.int64)
+        rows, labels = np.array(known, np.int64).T
+        return self.scores[rows], labels
+
+    # -- snapshot ------------------------------------------------------------------------------
+
+    def snapshot(self) -> State:
+        """Everything needed to go on."""
+        return {
+            "start": self.start,
+            "size": self.size,
+            "frozen": self.frozen,
+            "labelled": self.labelled,
+            "classes": list(self.classes),
+            "rows": self.rows,
+            "block_length": self.block_length,
+            "codes": self.codes.copy(),
+            "scores": self.scores,
+            "right": self.right,
+            "raws": _pack(self._raws),
+            "raw_scores": np.array(self._raw_scores, np.float64),
+            "labels": [list(self._labels), list(self._labels.values())],
+            "wrong": [list(self._wrong), list(self._wrong.values())],
+            "segments": list(self._segments),
+            "labels_at_check": self._labels_at_check,
+            "check_at": self._check_at,
+            "representation": self.representation.snapshot() if self.frozen else None,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot."""
+        self.start, self.size = state["start"], state["size"]
+        self.frozen, self.labelled = state["frozen"], state["labelled"]
+        self._name(tuple(state["classes"]))
+        self.rows, self.scores = state["rows"], state["scores"]
+        self.block_length = state["block_length"]
+        self.codes = state["codes"].copy()
+        self.right = tuple(state["right"])
+        self._raws = list(state["raws"])
+        self._raw_scores = list(state["raw_scores"])
+        self._labels = dict(zip(*state["labels"], strict=True))
+        self._wrong = dict(zip(*state["wrong"], strict=True))
+        self._segments = list(state["segments"])
+        self._labels_at_check = state["labels_at_check"]
+        self._check_at = state["check_at"]
+        if state["representation"] is not None:
+            self.representation.restore(state["representation"])
+
+
+def _pack(raws: list[Raw]) -> Any:
+    """Embeddings as one array, features as a list of dictionaries."""
+    if raws and isinstance(raws[0], np.ndarray):
+        return np.array(raws)
+    return [dict(raw) for raw in raws if not isinstance(raw, np.ndarray)]

@@ -1,0 +1,3 @@
+"""The loop: poll, watch, one transaction, commit, act; it may use every room but `api` and
+`demo`.
+"""

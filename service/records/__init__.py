@@ -1,0 +1,3 @@
+"""Bytes to columns, strictly: records, their formats and the schema of features; no I/O, and
+only `domain` below it.
+"""

@@ -1,0 +1,34 @@
+"""The training process: how it is started, and what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def start_training(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the training process of a job folder."""
+    with (folder / "stderr.txt").open("ab") as errors:
+        return subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [sys.executable, "-m", "models.finetune", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+
+
+def progress_of(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+    """What a training process reports, event by event, until it ends."""
+    if process.stdout is None:
+        return
+    for line in process.stdout:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event

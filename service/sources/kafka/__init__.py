@@ -1,0 +1,3 @@
+"""Topics of Kafka behind two clients with one contract; it may use `sources.source`, `settings`
+and `records`.
+"""

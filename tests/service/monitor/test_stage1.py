@@ -1,0 +1,83 @@
+"""A detector that cannot learn is left out: people see why, and the stream goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.monitor.phase import Phase
+from service.pipeline.stream import Decoded, Stream
+from service.records import decode as records
+from service.settings.stream import StreamSettings
+from service.store.states import dumps, loads
+from tests.service.monitor.test_segments import stream_of
+from tests.service.streams import as_records
+
+WARM_UP = 600
+
+
+def settings(*detectors: str) -> StreamSettings:
+    return StreamSettings.model_validate(
+        {
+            "name": "s",
+            "problem": "x_to_y",
+            "reference": {"warm_up": WARM_UP},
+            "false_alarm_every": 20_000,
+            "detectors": list(detectors),
+            "confirm": {"looks": [100, 200], "max_wait": 2000, "min_labels": 40},
+        }
+    )
+
+
+def events(n: int, *, share: float) -> list[Decoded]:
+    """Inputs move at 700; each class is as frequent as `share` says."""
+    rng = np.random.default_rng(7)
+    bodies = [
+        {
+            "stream": "s",
+            "id": f"e{i}",
+            "features": {
+                "a": float(rng.normal(1.5 * (i >= 700))),
+                "b": None if rng.random() < 0.99 else float(rng.normal()),
+            },
+            "label": int(rng.random() < share),
+        }
+        for i in range(n)
+    ]
+    return [(record, records.decode(record)) for record in as_records(bodies)]
+
+
+def taken(stream: Stream, given: list[Decoded]) -> list[str]:
+    return [str(i.to_json()) for i in stream.take(given).outcomes.incidents]
+
+
+def test_the_stream_goes_on_and_says_which_one_is_left_out_and_why() -> None:
+    stream = stream_of(settings("cusum", "e_detector"))
+    ((watch, reason),) = stream.take(events(WARM_UP + 50, share=0.02)).outcomes.left_out.items()
+    assert watch == "e-detector of the rule"
+    assert reason.startswith("a reference needs 30 rows of two classes")
+    watches = stream.monitor._watches
+    assert stream.monitor.phase is Phase.WATCHING
+    assert {w.name for w in watches.all} == {"inputs", "residuals"}
+    assert list(watches.left_out) == ["e-detector of the rule"]
+
+
+def test_a_nearly_empty_column_leaves_no_detector_out() -> None:
+    stream = stream_of(settings("cusum", "newma", "conformal", "sd_ewma", "adwin"))
+    stream.take(events(WARM_UP + 50, share=0.5))
+    assert not stream.monitor._watches.left_out
+
+
+def test_a_restart_leaves_out_the_same_and_changes_nothing() -> None:
+    given = events(1200, share=0.02)
+    whole = stream_of(settings("newma", "e_detector"))
+    seen = taken(whole, given)
+    first = stream_of(settings("newma", "e_detector"))
+    cut = WARM_UP + 50
+    begun = taken(first, given[:cut])
+    second = stream_of(settings("newma", "e_detector"))
+    second.restore(loads(dumps(first.snapshot())))
+    assert second.monitor._watches.left_out == first.monitor._watches.left_out != {}
+    rest = second.take(given[cut:]).outcomes
+    assert begun + [str(i.to_json()) for i in rest.incidents] == seen
+    assert seen
+    assert not rest.left_out

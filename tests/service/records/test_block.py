@@ -1,0 +1,71 @@
+"""A block is its records, whichever way it was made, cut or joined."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.records.block import Block
+from service.records.record import Record
+
+RECORDS = st.lists(
+    st.builds(
+        Record,
+        st.sampled_from(["events", "labels"]),
+        st.integers(0, 2),
+        st.integers(0, 2**40),
+        st.none() | st.binary(max_size=3),
+        st.binary(max_size=5),
+        st.sampled_from([0, 0, 0, 9_000_000]),
+        st.sampled_from([(), (), (("content-encoding", b"gzip"), ("a", b"1"))]),
+        st.none() | st.integers(0, 2**40),
+    ),
+    max_size=12,
+)
+
+
+def same(block: Block, records: list[Record]) -> bool:
+    # The broker's time takes no part in the equality of records.
+    times = [r.timestamp_ms for r in records]
+    return list(block) == records and [r.timestamp_ms for r in block] == times
+
+
+@given(RECORDS)
+def test_a_block_is_the_records_that_it_was_made_of(records: list[Record]) -> None:
+    block = Block.of(records)
+    assert same(block, records)
+    assert len(block) == len(records)
+    assert Block.of(block) is block
+
+
+@given(RECORDS, st.integers(-14, 14), st.integers(-14, 14), st.sampled_from([1, 1, 2, -1]))
+def test_a_slice_is_that_of_the_records(
+    records: list[Record], start: int, stop: int, step: int
+) -> None:
+    assert same(Block.of(records)[start:stop:step], records[start:stop:step])
+
+
+@given(st.lists(RECORDS, max_size=4))
+def test_blocks_are_joined_in_their_order(parts: list[list[Record]]) -> None:
+    whole = [record for part in parts for record in part]
+    joined = Block.joined([Block.of(part) for part in parts])
+    assert same(joined, whole)
+    assert list(joined.runs) == list(Block.of(whole).runs)
+
+
+@given(RECORDS)
+def test_a_lane_has_the_records_of_its_number_in_their_order(records: list[Record]) -> None:
+    lanes = Block.of(records).by_lane()
+    assert set(lanes) == {r.partition for r in records}
+    for lane, block in lanes.items():
+        assert same(block, [r for r in records if r.partition == lane])
+
+
+@given(RECORDS)
+def test_next_is_the_offset_behind_the_last_of_each_partition(records: list[Record]) -> None:
+    expected = {(r.topic, r.partition): r.offset + 1 for r in records}
+    block = Block.of(records)
+    assert block.next_offsets() == expected
+    assert block.by_topic() == {
+        topic: sum(r.topic == topic for r in records) for topic in {r.topic for r in records}
+    }
