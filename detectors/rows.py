@@ -51,8 +51,8 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
 
     Examples
     --------
-    >>> as_rows([[1, 2], [3, 4]], 2, "bank").sum()
-    np.float64(10.0)
+    >>> float(as_rows([[1, 2], [3, 4]], 2, "bank").sum())
+    10.0
     >>> as_rows([[1, 2]], 3, "bank")
     Traceback (most recent call last):
     ...
