@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, IntArray
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 LARGEST = 2.0**120
 """Larger values count as this one, 1.3e36: sums of squares are finite then, and single precision,
 in which trees compare, holds it. It is more than a count or a measurement can be."""
 
 
-def bounded(rows: Array) -> Array:
+def bounded(rows: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
     """Rows whose values are at most `LARGEST` in size; the input itself where all are.
 
     What is not finite stays so, as it means "nothing seen".

@@ -15,7 +15,7 @@ from benchmarks.peers import RULES, KsErrorRise
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.attribution.attribution import conclude, examine
-from detectors.attribution.windows import UNLABELLED, Sample
+from detectors.attribution.windows import UNLABELLED, Reference, Sample, Windows
 from detectors.base import Factor, Kind, Problem
 from detectors.synthetic import Stream
 
@@ -92,14 +92,10 @@ class Attribution:
         stream = world(trial)
         reference, recent = windows(stream, trial)
         started = time.process_time()
-        evidence = examine(
-            reference,
-            recent,
-            problem,
-            n_classes=2,
-            columns=[f"x{j}" for j in range(trial["n_features"])],
-            seed=seed,
-        ).evidence
+        known = Reference(
+            reference, n_classes=2, columns=[f"x{j}" for j in range(trial["n_features"])]
+        )
+        evidence = examine(Windows(known, recent, problem), seed=seed, level=ALPHA).evidence
         verdict = conclude(evidence, problem, ALPHA)
         cpu_s = time.process_time() - started
         vague = verdict.kind is Kind.UNDETERMINED
