@@ -168,7 +168,8 @@ def of_classes(windows: Windows, *, seed: int, level: float, min_per_class: int)
     def quick() -> Evidence | None:
         kept = {c: windows.reference.classes[c] for c in classes}
         found = quick_by_class(kept, recent.features, recent.labels, seed)
-        return _quick(name, factor, windows.labels, found, note)
+        n, m = (int(np.isin(of.labels, classes).sum()) for of in (reference, recent))
+        return _quick(name, factor, (n, m), found, note)
 
     return TwoGrades(quick, full)
 

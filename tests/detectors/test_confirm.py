@@ -138,14 +138,14 @@ def test_without_labels_a_moved_input_is_confirmed_as_covariate_or_undetermined(
 
 
 def test_autocorrelated_inputs_that_did_not_move_are_dismissed() -> None:
-    """The level holds on AR(1) 0.8 with blocks, and does not without: 16 windows, 5 % wanted."""
+    """The level holds on AR(1) 0.9 with blocks, and does not without: 16 windows, 5 % wanted."""
     rejected = {1: 0, 60: 0}
     for seed in range(100, 116):
         rng = np.random.default_rng(seed)
-        noise = rng.normal(size=(3000, 3)) * 0.6
+        noise = rng.normal(size=(3000, 3)) * np.sqrt(0.19)
         rows = np.zeros((3000, 3))
         for t in range(1, 3000):
-            rows[t] = 0.8 * rows[t - 1] + noise[t]
+            rows[t] = 0.9 * rows[t - 1] + noise[t]
         labels = rng.integers(0, 2, 3000)
         for length in rejected:
             suspicion = suspicion_of(ConfirmPlan(Problem.X_TO_Y, alpha=0.05, looks=(1000,)))
