@@ -144,6 +144,6 @@ def test_asking_while_the_pipeline_works_never_fails(app: App) -> None:
         assert sum(answer["scores"][0]) == pytest.approx(1)
         prior = app.streams()[0]["prior"]
         seen.add(None if prior is None else prior["since_index"])
-    worker.join()
+        worker.join(0.001)
     assert None in seen
     assert len(seen) == 2
