@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-import sklearn
 from scipy import stats
 from sklearn.ensemble import RandomForestClassifier
 
@@ -25,8 +24,6 @@ class Rule(Protocol):
 
     name: str
     """For tables."""
-    slow: bool
-    """Whether it takes minutes, so that few trials have to do."""
 
     def missing(self) -> str:
         """Why it cannot run here; empty if it can."""
@@ -82,7 +79,6 @@ class KsErrorRise:
     """
 
     name = "KS + error rise"
-    slow = False
 
     def missing(self) -> str:
         """Never."""
@@ -109,9 +105,9 @@ class KsErrorRise:
         if problem is Problem.X_TO_Y:
             marginal = _ks(reference.features, recent.features)
         else:
-            marginal = _chi2(reference.labelled().labels, known.labels)
+            marginal = chi2(reference.labelled().labels, known.labels)
         worse = error_rise(model.errors, model.errors_on(known.features, known.labels))
-        return _claimed(problem, marginal, worse, alpha)
+        return claimed(problem, marginal, worse, alpha)
 
 
 def error_rise(before: Array, after: Array) -> float:
@@ -132,7 +128,8 @@ def _ks(reference: Array, recent: Array) -> float:
     return min(1.0, min(p) * len(p))
 
 
-def _chi2(reference: IntArray, recent: IntArray) -> float:
+def chi2(reference: IntArray, recent: IntArray) -> float:
+    """p-value of the chi-squared test that the shares of classes moved, shapes (n,) and (m,)."""
     n_classes = 1 + max(reference.max(), recent.max())
     counts = np.stack([np.bincount(v, minlength=n_classes) for v in (reference, recent)])
     counts = counts[:, counts.sum(axis=0) > 0]
@@ -165,69 +162,6 @@ def quiet() -> Iterator[None]:
         yield
 
 
-class AlibiRule:
-    """alibi-detect: maximum mean discrepancy for inputs, its context-aware form for the concept.
-
-    The context-aware test [1]_ is of the labels given the features in X->Y problems, and of the
-    features given the labels in Y->X problems, where the labels themselves have the chi-squared
-    test. Holm's method over the two.
-
-    References
-    ----------
-    .. [1] O. Cobb, A. Van Looveren (2022). Context-aware drift detection. ICML.
-    """
-
-    name = "alibi-detect: MMD + context-aware MMD"
-    slow = True
-    N_PERMUTATIONS = 199
-    """The smallest p-value is 1/200, which is what Holm's method asks for at 1 %; more takes longer
-    than the whole table."""
-
-    def missing(self) -> str:
-        """Whether alibi-detect can be imported, and works beside this scikit-learn."""
-        why = why_not("alibi_detect.cd")
-        # Its context-aware test asks for a way of calibrating classifiers that 1.8 dropped.
-        if not why and tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 8):
-            return f"needs scikit-learn below 1.8, not {sklearn.__version__}"
-        return why
-
-    def claims(
-        self, reference: Sample, recent: Sample, problem: Problem, *, alpha: float, seed: int
-    ) -> frozenset[Factor]:
-        """See `Rule`."""
-        with quiet():
-            # Here and not above: it takes seconds, and is rarely there.
-            detect: Any = importlib.import_module("alibi_detect.cd")
-            tf: Any = importlib.import_module("tensorflow")
-            tf.random.set_seed(seed)
-            options: dict[str, Any] = {
-                "backend": "tensorflow",
-                "n_permutations": self.N_PERMUTATIONS,
-            }
-            before, after = reference.labelled(), recent.labelled()
-            classes = 1 + int(max(before.labels.max(), after.labels.max()))
-            x, y = (
-                [np.asarray(v, np.float32) for v in pair]
-                for pair in (
-                    (before.features, after.features),
-                    (np.eye(classes)[before.labels], np.eye(classes)[after.labels]),
-                )
-            )
-            if problem is Problem.X_TO_Y:
-                inputs = np.asarray(reference.features, np.float32)
-                found = detect.MMDDrift(inputs, **options).predict(
-                    np.asarray(recent.features, np.float32)
-                )
-                marginal = float(found["data"]["p_val"])
-                tested, context = y, x
-            else:
-                marginal = _chi2(before.labels, after.labels)
-                tested, context = x, y
-            aware = detect.ContextMMDDrift(tested[0], context[0], **options)
-            concept = float(aware.predict(tested[1], context[1])["data"]["p_val"])
-        return _claimed(problem, marginal, concept, alpha)
-
-
 class EvidentlyRule:
     """Evidently: drift tests of each column, and of the errors of a frozen model.
 
@@ -236,7 +170,6 @@ class EvidentlyRule:
     """
 
     name = "Evidently: column drift + error drift"
-    slow = False
 
     def missing(self) -> str:
         """Whether Evidently can be imported."""
@@ -263,7 +196,7 @@ class EvidentlyRule:
                     {"label": before.labels}, {"label": after.labels}, "chisquare"
                 )
         least = min(1.0, min(marginal) * len(marginal))
-        return _claimed(problem, least, errors[0], alpha)
+        return claimed(problem, least, errors[0], alpha)
 
     @staticmethod
     def _p_values(reference: dict[str, Any], recent: dict[str, Any], method: str) -> list[float]:
@@ -295,7 +228,6 @@ class NannyMlRule:
     """
 
     name = "NannyML: column drift + accuracy"
-    slow = False
 
     def missing(self) -> str:
         """Whether NannyML can be imported."""
@@ -370,10 +302,11 @@ def _columns(features: Array) -> dict[str, Any]:
     return {f"x{j}": column for j, column in enumerate(features.T)}
 
 
-def _claimed(problem: Problem, marginal: float, concept: float, alpha: float) -> frozenset[Factor]:
+def claimed(problem: Problem, marginal: float, concept: float, alpha: float) -> frozenset[Factor]:
+    """The factors whose p-values Holm's method rejects at level `alpha`."""
     rejected = holm(np.array([marginal, concept]), alpha)
     return frozenset(f for f, r in zip(problem.factors, rejected, strict=True) if r)
 
 
-RULES: tuple[Rule, ...] = (KsErrorRise(), AlibiRule(), EvidentlyRule(), NannyMlRule())
+RULES: tuple[Rule, ...] = (KsErrorRise(), EvidentlyRule(), NannyMlRule())
 """All rules, the usual one first."""

@@ -35,7 +35,7 @@ from tests.kafka.broker import Broker, new_topic
 HERE = Path(__file__).parent / "results" / "stream"
 STREAMS = ["a", "b"]
 CLIENTS = ("kafka-python", "confluent")
-DECODERS = ("json", "orjson")
+DECODERS = ("nothing", "json", "orjson")
 LABELLED = (0.0, 0.1, 1.0)
 """Shares of the events that have their label with them."""
 ROUNDS = 3
@@ -135,7 +135,7 @@ def cpu_us(samples: Sequence[Sample], first: float) -> float:
 
 
 class Rates:
-    """Rates of the bare loops, of one process and of two, by turns."""
+    """Rates of the bare loops, of the source, of one process and of two, by turns."""
 
     def __init__(self, servers: str, n: int) -> None:
         self._servers = servers
@@ -164,6 +164,7 @@ class Rates:
             for client in CLIENTS:
                 for decoder in DECODERS:
                     self._bare(client, decoder)
+                self._source(client)
                 for labelled in LABELLED:
                     self._one_process(client, labelled)
                 self._two_processes(client, LABELLED[0])
@@ -191,6 +192,12 @@ class Rates:
         ).finish()
         first = WARM * self._total
         self._note(f"bare {client}, {decoder}", rate_of(said, first), cpu_us(said, first))
+
+    def _source(self, client: str) -> None:
+        document = settings_of(self._servers, self._topics[LABELLED[0]], "", client, STREAMS)
+        said = Worker("source", cores=[0], settings=document["source"], n=self._total).finish()
+        first = WARM * self._total
+        self._note(f"the source alone, {client}", rate_of(said, first), cpu_us(said, first))
 
     def _one_process(self, client: str, labelled: float) -> None:
         # A stream with labels is slower; what counts is the rate, not how long it is watched.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from benchmarks.peers import FrozenModel, KsErrorRise, why_not
+from benchmarks.peers import FrozenModel, KsErrorRise
 from detectors.adapters.river import RiverDetector
 from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, IntArray, Problem
@@ -145,48 +144,3 @@ def first_window_claim(
             later = min(end + window, len(features))
             return Claim(later - 1, claims(later) or first)
     return None
-
-
-class MmdOnline:
-    """alibi-detect's online MMD on the features.
-
-    It names P(X), whatever moved. Its thresholds are simulated, so an expected run length beyond
-    some thousands cannot be configured: it has more false alarms than the others.
-    """
-
-    ERT, WINDOW, N_REFERENCE = 1000, 20, 500
-    name = f"alibi-detect MMDDriftOnline ({ERT:,} events between false alarms)"
-
-    def missing(self) -> str:
-        """Why it cannot run here; empty if it can."""
-        return why_not("alibi_detect.cd")
-
-    def first_claim(
-        self, features: Array, problem: Problem, *, start: int, seed: int
-    ) -> Claim | None:
-        """The first alarm from event `start` on; takes minutes."""
-        detect: Any = importlib.import_module("alibi_detect.cd")
-        tf: Any = importlib.import_module("tensorflow")
-        tf.random.set_seed(seed)
-        chosen = np.random.default_rng(seed).choice(start, self.N_REFERENCE, replace=False)
-        detector = detect.MMDDriftOnline(
-            features[chosen].astype(np.float32),
-            ert=self.ERT,
-            window_size=self.WINDOW,
-            backend="tensorflow",
-            n_bootstraps=10 * self.ERT,
-            verbose=False,
-        )
-        for index, row in enumerate(features[start:].astype(np.float32), start):
-            if detector.predict(row)["data"]["is_drift"]:
-                return Claim(index, frozenset({problem.marginal}))
-        return None
-
-
-MMD_ONLINE = MmdOnline()
-
-
-def not_run() -> list[str]:
-    """Monitors of streams that cannot run here, and why."""
-    why = MMD_ONLINE.missing()
-    return [f"{MMD_ONLINE.name}: {why}"] if why else []

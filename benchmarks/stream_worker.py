@@ -1,4 +1,5 @@
-"""The processes that `benchmarks.stream` starts: a bare loop, the service, and a producer.
+"""The processes that `benchmarks.stream` starts: a bare loop, the service's source, the service,
+and a producer.
 
 Each is `python -m benchmarks.stream_worker MODE`, reads its parameters as JSON from standard
 input, and writes what it measures as JSON lines to standard output.
@@ -14,8 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from kafka import KafkaConsumer
 from service.api.app import open_app
 from service.api.wiring import open_source
 from service.settings.service import Settings
+from service.settings.source import SourceSettings
+from service.sources.source import Partition
 
 SAMPLE_S = 0.25
 BARE_SAMPLE_S = 0.02
@@ -40,7 +45,12 @@ def main() -> None:
     parameters = json.load(sys.stdin)
     if cores := parameters.get("cores"):
         os.sched_setaffinity(0, cores)
-    modes: dict[str, Callable[..., None]] = {"bare": bare, "service": service, "produce": produce}
+    modes: dict[str, Callable[..., None]] = {
+        "bare": bare,
+        "source": source,
+        "service": service,
+        "produce": produce,
+    }
     modes[sys.argv[1]](**parameters["args"])
 
 
@@ -56,14 +66,51 @@ def rss_bytes() -> int:
 
 
 def bare(servers: str, topic: str, n: int, client: str, decoder: str) -> None:
-    """Read `n` records and decode them, and nothing else."""
-    loads: Any = {"json": json.loads, "orjson": orjson.loads}[decoder]
+    """Read `n` records and decode them, or only read them, and nothing else."""
+    loads: Any = {"json": json.loads, "orjson": orjson.loads, "nothing": None}[decoder]
+    _tell_while(n, _decoded(_batches(client, servers, topic), loads))
+
+
+def source(settings: dict[str, Any], n: int) -> None:
+    """Read `n` records as the service does, and nothing else."""
+    _log_warnings()
+    with closing(open_source(SourceSettings.model_validate(settings))) as opened:
+        opened.start(_Nobody())
+        _tell_while(n, (len(opened.poll(500, 0.1)) for _ in count()))
+
+
+class _Nobody:
+    """Takes all lanes from their beginnings, and keeps nothing."""
+
+    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int]:  # noqa: ARG002 - wants all
+        return {}
+
+    def begun(
+        self, offsets: Mapping[Partition, int], gone: Mapping[Partition, int] | None = None
+    ) -> None:
+        pass
+
+    def revoked(self, lanes: Collection[int]) -> None:
+        pass
+
+    def lost(self, lanes: Collection[int]) -> None:
+        pass
+
+
+def _decoded(batches: Iterator[list[bytes]], loads: Callable[[bytes], Any] | None) -> Iterator[int]:
+    for values in batches:
+        if loads is not None:
+            for value in values:
+                loads(value)
+        yield len(values)
+
+
+def _tell_while(n: int, batches: Iterator[int]) -> None:
+    """Say now and then how many records were read, up to `n`."""
     read = 0
     next_sample = 0.0
-    for values in _batches(client, servers, topic):
-        for value in values:
-            loads(value)
-        read += len(values)
+    for more in batches:
+        read += more
         if (now := time.perf_counter()) >= next_sample or read >= n:
             tell(at=time.time(), n=read, cpu=time.process_time())
             next_sample = now + BARE_SAMPLE_S
@@ -101,10 +148,7 @@ def service(settings: dict[str, Any], n: float = float("inf"), lanes: int | None
 
     With `lanes` it begins when it has so many of them, as it would have in the long run.
     """
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    _log_warnings()
     checked = Settings.model_validate(settings)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -126,6 +170,13 @@ def service(settings: dict[str, Any], n: float = float("inf"), lanes: int | None
         working.set()
         watching.join()
         _sample(pipeline.n_records)
+
+
+def _log_warnings() -> None:
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _sample(n: int) -> None:

@@ -28,6 +28,7 @@ from benchmarks.table import Summary, Table
 NAMES = (
     "attribution",
     "end_to_end",
+    "alibi",
     "raza",
     "injected",
     "real_streams",
@@ -110,6 +111,8 @@ def run(
     broken = False
     for name, table in tables.items():
         why = "not part of this version" if table is None else table.missing()
+        if table is not None and not table.trials(quick=quick):
+            why = "takes hours, and is no part of a quick run"
         if table is None or why:
             report.skip(name, why)
             report.write(NAMES)

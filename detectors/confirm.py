@@ -13,7 +13,7 @@ import numpy.typing as npt
 from detectors.attribution.attribution import conclude, examine
 from detectors.attribution.pooling import pool
 from detectors.attribution.unlabelled import examine_unlabelled
-from detectors.attribution.windows import Examination, Sample
+from detectors.attribution.windows import Reference, Sample, Windows
 from detectors.base import Array, Evidence, Factor, IntArray, Kind, Problem, State, Verdict
 from detectors.watches.contract import Feed, Watching
 
@@ -227,11 +227,14 @@ class Suspicion:
         return ready >= self.plan.looks[self.looks_done]
 
     def until_due(self, *, labels_expected: bool) -> tuple[int, int]:
-        """After how many observations, or labels, something can be due that is not yet.
+        """After how many observations, or labels, something can be due.
 
         That is the next look, or that the labels are late: see `labels_are_late`. Labels may begin
-        to be expected meanwhile.
+        to be expected meanwhile. A look that is due already, because the evidence began again with
+        enough for two, is taken with the next event.
         """
+        if self.due(labels_expected=labels_expected):
+            return 1, 1
         wanted = self.plan.looks[min(self.looks_done, len(self.plan.looks) - 1)]
         steps = [self.plan.max_wait, *([] if labels_expected else [wanted])]
         if self.looks_done == 0:
@@ -258,9 +261,14 @@ class Suspicion:
     def sample(self, complete: Complete) -> Sample:
         """The rows of `evidence`, and their labels."""
         return Sample(
-            complete(self._stacked(self.evidence)),
+            complete(self.rows),
             np.array([self._labels.get(i, UNLABELLED) for i in self.evidence], np.int64),
         )
+
+    @property
+    def rows(self) -> Array:
+        """The rows of `evidence`, shape (n, d), NaN where a value is missing."""
+        return self._stacked(self.evidence)
 
     def losses(self) -> Array | None:
         """1 for a wrong prediction on each row of `evidence`, NaN if not known; None if none is."""
@@ -337,12 +345,9 @@ class Suspicion:
 
     def look(
         self,
-        reference: Sample,
+        reference: Reference,
         complete: Complete,
         *,
-        n_classes: int,
-        columns: Sequence[str],
-        block_length: int = 1,
         others: Sequence[Sequence[Evidence]] = (),
         n_parts: int = 1,
     ) -> Look:
@@ -356,7 +361,7 @@ class Suspicion:
         number = min(self.looks_done, len(self.plan.looks) - 1)
         last = timed_out or number == len(self.plan.looks) - 1
         self.looks_done += 1
-        recent = self.sample(complete)
+        windows = self._windows(reference, complete)
         left = self.plan.alpha - self.spent
         # The last look, also one that came early because labels did not, has all that is left.
         alpha = left if last else min(self.plan.spend(number), 0.5 * left)
@@ -364,85 +369,40 @@ class Suspicion:
         alpha /= n_parts
         # Of a pooled test the own p-value may be worth half: it has to be twice as fine.
         level = alpha / 2 if n_parts > 1 else alpha
-        examined = self._examined(
-            reference, recent, level, number, n_classes, columns, block_length
-        )
+        examined = examine(windows, seed=self.seed + number, level=level)
         if all(e.p_value is None for e in examined.evidence):
             # Not pooled: of these two tests one decides whether the other means anything.
-            verdict = self.provisional(
-                reference, complete, n_classes=n_classes, alpha=alpha, block_length=block_length
-            )
+            verdict = self.provisional(reference, complete, alpha=alpha)
             return Look(self._step(verdict, number, last=last), verdict)
         evidence = pool(examined.evidence, others)
         verdict = conclude(evidence, self.plan.problem, alpha, examined.contributions)
         own = () if evidence == examined.evidence else examined.evidence
         return Look(self._step(verdict, number, last=last), verdict, own)
 
-    def settle(
-        self,
-        reference: Sample,
-        complete: Complete,
-        *,
-        n_classes: int,
-        columns: Sequence[str],
-        block_length: int = 1,
-    ) -> Verdict:
+    def settle(self, reference: Reference, complete: Complete) -> Verdict:
         """Test again with the labels that have come since, at the last look's level."""
         last = len(self.plan.looks) - 1
         alpha = self.plan.spend(last)
-        recent = self.sample(complete)
-        examined = self._examined(reference, recent, alpha, last, n_classes, columns, block_length)
+        windows = self._windows(reference, complete)
+        examined = examine(windows, seed=self.seed + last, level=alpha)
         return conclude(examined.evidence, self.plan.problem, alpha, examined.contributions)
 
-    def _examined(
-        self,
-        reference: Sample,
-        recent: Sample,
-        level: float,
-        number: int,
-        n_classes: int,
-        columns: Sequence[str],
-        block_length: int,
-    ) -> Examination:
-        return examine(
-            reference,
-            recent,
-            self.plan.problem,
-            n_classes=n_classes,
-            columns=columns,
-            seed=self.seed + number,
-            min_labels=self.plan.min_labels,
-            block_length=block_length,
-            level=level,
-        )
-
-    def provisional(
-        self,
-        reference: Sample,
-        complete: Complete,
-        *,
-        n_classes: int,
-        alpha: float,
-        block_length: int = 1,
-    ) -> Verdict:
+    def provisional(self, reference: Reference, complete: Complete, *, alpha: float) -> Verdict:
         """What the inputs alone say; without any sign the kind is `none`.
 
         It cannot always tell which factor moved, but a suspicion without labels must not be
         confirmed because nothing speaks against it.
         """
-        evidence = examine_unlabelled(
-            reference,
-            self.sample(complete).features,
-            self.plan.problem,
-            n_classes=n_classes,
-            alpha=alpha,
-            seed=self.seed,
-            block_length=block_length,
-        )
+        windows = self._windows(reference, complete)
+        evidence = examine_unlabelled(windows, alpha=alpha, seed=self.seed)
         verdict = conclude(evidence, self.plan.problem, alpha)
         if all(e.p_value is None for e in evidence):
             return dataclasses.replace(verdict, kind=Kind.NONE, factors=frozenset())
         return verdict
+
+    def _windows(self, reference: Reference, complete: Complete) -> Windows:
+        recent = self.sample(complete)
+        return Windows(reference, recent, self.plan.problem, self.plan.min_labels)
 
     def _step(self, verdict: Verdict, number: int, *, last: bool) -> Step:
         if verdict.kind is Kind.NONE:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, IntArray
+
+_Float = TypeVar("_Float", np.float32, np.float64)
+
+LARGEST = 2.0**120
+"""Larger values count as this one, 1.3e36: sums of squares are finite then, and single precision,
+in which trees compare, holds it. It is more than a count or a measurement can be."""
+
+
+def bounded(rows: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
+    """Rows whose values are at most `LARGEST` in size; the input itself where all are.
+
+    What is not finite stays so, as it means "nothing seen".
+
+    Examples
+    --------
+    >>> bounded(np.array([[1.0, -1.8e307, np.nan, np.inf]])).tolist()
+    [[1.0, -1.329227995784916e+36, nan, inf]]
+    """
+    if not (np.abs(rows) > LARGEST).any():
+        return rows
+    return np.where(np.isfinite(rows), np.clip(rows, -LARGEST, LARGEST), rows)
 
 
 def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
@@ -23,7 +46,7 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
     Returns
     -------
     Array
-        Shape (n, `width`), float64, contiguous. May share memory with `batch`.
+        Shape (n, `width`), float64, contiguous, `bounded`. May share memory with `batch`.
 
     Raises
     ------
@@ -32,8 +55,8 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
 
     Examples
     --------
-    >>> as_rows([[1, 2], [3, 4]], 2, "bank").sum()
-    np.float64(10.0)
+    >>> float(as_rows([[1, 2], [3, 4]], 2, "bank").sum())
+    10.0
     >>> as_rows([[1, 2]], 3, "bank")
     Traceback (most recent call last):
     ...
@@ -46,7 +69,7 @@ def as_rows(batch: npt.ArrayLike, width: int, who: str) -> Array:
         rows = np.require(batch, np.float64, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ValueError(f"{who} takes rows of {width} columns, got shape {rows.shape}")
-    return rows
+    return bounded(rows)
 
 
 def as_labels(labels: npt.ArrayLike, n_rows: int, n_classes: int, who: str) -> IntArray:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from typing import BinaryIO
+
+from models.arithmetic import ONEDNN, choose_kernels
 
 
 def claim_stdout() -> BinaryIO:
@@ -15,23 +18,25 @@ def claim_stdout() -> BinaryIO:
     return protocol
 
 
-def configure_tensorflow(threads: int, *, repeatable: bool = False) -> None:
-    """Set TensorFlow's logs and threads; before its first operation.
+def configure_tensorflow(threads: int, *, training: bool = False) -> None:
+    """Set TensorFlow's logs, threads and kernels; before its first operation.
 
     Parameters
     ----------
     threads
         Processor threads.
-    repeatable
-        Whether equal seeds have to give equal weights on every device. On processors they did
-        without; it costs 0 to 6 % of the training time there.
+    training
+        Whether weights are trained: equal seeds then have to give equal weights on every device. On
+        processors they did without; it costs 0 to 6 % of the training time there.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if (kernels := choose_kernels(platform.machine(), training=training)) is not None:
+        os.environ.setdefault(ONEDNN, kernels)
     import tensorflow as tf  # noqa: PLC0415
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # One operation at a time: two would fight for the same few threads.
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    if repeatable:
+    if training:
         tf.config.experimental.enable_op_determinism()

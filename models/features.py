@@ -23,6 +23,14 @@ def batch_size(input_shape: tuple[int, ...]) -> int:
     return max(1, min(8, round(8 * 32 * 32 / (height * width))))
 
 
+def bulk_size(input_shape: tuple[int, ...]) -> int:
+    """Rows of a batch where many images come at once and nobody waits for the first: in training.
+
+    oneDNN, which training computes with, lays out the weights anew for every batch.
+    """
+    return 4 * batch_size(input_shape)
+
+
 def scorer(model: Any) -> Any:
     """A network with two outputs, scores and codes, from one forward pass.
 

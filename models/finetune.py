@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from models.child import claim_stdout, configure_tensorflow
 from models.evaluate import Gate, compare, log_loss
-from models.features import batch_size, predict
+from models.features import bulk_size, predict
 from models.job import CANDIDATE, RESULT_FILE, Job, JobError, JobResult, Kind, Rows, Split
 from models.spec import Family
 from models.tabular import TabularClassifier
@@ -78,10 +78,10 @@ def run(folder: Path, progress: Progress) -> JobResult:
 def _images(
     job: Job, rows: Rows, folder: Path, progress: Progress
 ) -> tuple[dict[str, Any], Predict, Predict | None]:
-    configure_tensorflow(job.threads, repeatable=True)
+    configure_tensorflow(job.threads, training=True)
 
     def by_name(network: Vgg16, model: Any) -> Predict:
-        names, size = np.array(network.classes), batch_size(network.input_shape)
+        names, size = np.array(network.classes), bulk_size(network.input_shape)
         return lambda x: names[predict(model, x, size)[0].argmax(axis=1)]
 
     done = train(job, rows, folder / "checkpoints", progress)

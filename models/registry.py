@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,10 @@ from models.spec import Family, ModelVersion, check_stream
 
 _MANIFEST = "manifest.json"
 _STAGING = ".staging"
+_EXPOSED = Path("assets.extra") / "shiftwatch-version"
+"""Says which version a server's folder is; a place that servers leave alone."""
+SAVED_MODEL = "saved_model/saved_model.pb"
+"""The file of a version that a server of models can load."""
 
 
 class RegistryError(RuntimeError):
@@ -155,7 +160,8 @@ created_at, parent, key
 
         TensorFlow Serving loads the greatest number under ``<serving>/<stream>/``. Numbers there
         count promotions, not versions, so that rolling back to an older version makes it the
-        newest again. Repeating the call for what is already served changes nothing.
+        newest again. A number appears by one rename, complete. Repeating the call for what is
+        already served changes nothing.
 
         Parameters
         ----------
@@ -174,28 +180,27 @@ created_at, parent, key
         RegistryError
             If the version has no SavedModel.
         """
-        source = version.path / "saved_model"
-        if not (source / "saved_model.pb").is_file():
+        if SAVED_MODEL not in version.files:
             raise RegistryError(
                 f"model {version.stream}/{version.version}: has no SavedModel to serve"
             )
         home = Path(serving) / version.stream
         home.mkdir(parents=True, exist_ok=True)
-        newest = max(_numbers(home), default=0)
-        mark = Path("assets.extra") / "shiftwatch-version"  # the folder that servers leave alone
-        with contextlib.suppress(FileNotFoundError):
-            if (home / str(newest) / mark).read_text() == str(version.version):
-                return home / str(newest)
-        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
-        shutil.copytree(source, staging, dirs_exist_ok=True)
-        (staging / mark).parent.mkdir(exist_ok=True)
-        (staging / mark).write_text(str(version.version))
-        staging.chmod(0o755)
-        _sync_tree(staging)
-        target = home / str(newest + 1)
-        staging.rename(target)
-        _sync(home)
-        return target
+        with _only_one(home):
+            newest = max(_numbers(home), default=0)
+            with contextlib.suppress(FileNotFoundError):
+                if (home / str(newest) / _EXPOSED).read_text() == str(version.version):
+                    return home / str(newest)
+            staging = home / _STAGING
+            shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed at it
+            shutil.copytree(version.path / Path(SAVED_MODEL).parent, staging)
+            (staging / _EXPOSED).parent.mkdir(exist_ok=True)
+            (staging / _EXPOSED).write_text(str(version.version))
+            _sync_tree(staging)
+            target = home / str(newest + 1)
+            staging.rename(target)
+            _sync(home)
+            return target
 
     def _on_this_file_system(self, staging: Path, stream: str) -> Path:
         if staging.stat().st_dev == self.root.stat().st_dev:
@@ -204,6 +209,14 @@ created_at, parent, key
         shutil.copytree(staging, copy, dirs_exist_ok=True)
         shutil.rmtree(staging)
         return copy
+
+
+@contextlib.contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Wait until no other process is at this folder; the lock ends with its holder."""
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _read(path: Path) -> ModelVersion:

@@ -75,7 +75,7 @@ def demo(
     """Run the main job on real data: five phases, each named, four repairs."""
     from service.api.app import stopping
     from service.api.http import ListenError
-    from service.demo.driver import run_demo
+    from service.demo.driver import DemoError, run_demo
     from service.telemetry.logs import configure
 
     configure("json", "warning")
@@ -92,6 +92,8 @@ def demo(
             )
         except ListenError as error:
             _fail(f"{error}; choose another one with --port")
+        except DemoError as error:
+            _fail(str(error))
     if not named and not stop.is_set():
         _fail("not every phase was named right")
 
@@ -102,11 +104,12 @@ def run(config: Config) -> None:
     from service.api.app import open_app, serving, stopping
     from service.api.http import ListenError
     from service.api.wiring import open_source
-    from service.pipeline.pipeline import NoChampionError
     from service.records.record import TemporaryError
+    from service.repair.champions import NoChampionError
     from service.settings.file import SettingsError
     from service.sources.source import SourceError
     from service.store.errors import StoreError
+    from service.store.states import FormatError
     from service.telemetry.logs import configure
 
     settings = _load(config)
@@ -123,7 +126,9 @@ def run(config: Config) -> None:
             service.drain()
     except SettingsError as error:
         _fail(str(error), EXIT_BAD_CONFIG)
-    except (ListenError, NoChampionError, SourceError, StoreError, TemporaryError) as error:
+    except (
+        *(FormatError, ListenError, NoChampionError, SourceError, StoreError, TemporaryError),
+    ) as error:
         _fail(str(error))
 
 
@@ -141,7 +146,7 @@ def replay(
     A replay starts from nothing and leaves the service's own store and models alone.
     """
     from service.api.replay import replay_file
-    from service.pipeline.pipeline import NoChampionError
+    from service.repair.champions import NoChampionError
     from service.sources.source import SourceError
     from service.telemetry.logs import configure
 
@@ -152,6 +157,8 @@ def replay(
     except (NoChampionError, SourceError, OSError) as error:
         _fail(str(error))
     typer.echo(json.dumps(summary))
+    if summary["failed"]:
+        _fail("\n".join(summary["failed"]))
 
 
 @app.command()
@@ -259,15 +266,22 @@ def models_rollback(
 
 
 def _change(config: Path, stream: str, change: Callable[[Any, Any], Any]) -> None:
-    from models.registry import Registry
+    from models.registry import Registry, RegistryError
+    from service.repair.serving import expose_champion
 
     settings = _load(config)
     _check_stream(settings, config, stream)
+    store, registry = _store(settings), Registry(settings.registry.path)
     try:
-        champion = change(_store(settings), Registry(settings.registry.path))
+        champion = change(store, registry)
     except (LookupError, ValueError) as error:
         _fail(str(error))
     typer.echo(f"{stream}: version {champion.version} is the champion")
+    if settings.registry.serving is not None:
+        try:
+            expose_champion(store, registry, stream, settings.registry.serving)
+        except (RegistryError, OSError) as error:
+            _fail(f"{stream}: the champion is not exposed in {settings.registry.serving}: {error}")
 
 
 def _check_stream(settings: Any, config: Path, stream: str) -> None:

@@ -8,17 +8,30 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from detectors.adapters.alibi import is_installed
 from tests.postgres import NoServerError, Server, new_database
 
 NAMED = "SHIFTWATCH_TEST_POSTGRES_URL"
+WITH_ALIBI = "SHIFTWATCH_TEST_ALIBI"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    need_alibi = {item.path for item in items if item.get_closest_marker("alibi")}
     for item in items:
+        # A module with tests that need alibi-detect is run as a whole where it has to be there.
+        if item.path in need_alibi and os.environ.get(WITH_ALIBI):
+            item.add_marker(pytest.mark.alibi)
         names = getattr(item, "fixturenames", ())
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if "postgres" in names or parameters.get("any_database") == "postgresql":
             item.add_marker(pytest.mark.postgres)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("alibi") and not is_installed():
+        if os.environ.get(WITH_ALIBI):
+            pytest.fail(f"alibi-detect is not installed, and {WITH_ALIBI} is set", pytrace=False)
+        pytest.skip("alibi-detect has an environment of its own: make test-alibi")
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

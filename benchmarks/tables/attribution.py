@@ -15,7 +15,7 @@ from benchmarks.peers import RULES, KsErrorRise
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.attribution.attribution import conclude, examine
-from detectors.attribution.windows import UNLABELLED, Sample
+from detectors.attribution.windows import UNLABELLED, Reference, Sample, Windows
 from detectors.base import Factor, Kind, Problem
 from detectors.synthetic import Stream
 
@@ -27,8 +27,6 @@ RARE = 0.35
 FULL, EXTRA, QUICK = 80, 420, 5
 """Trials of each kind and setting; more under a shift of the marginal factor alone, for the rare
 event of a false claim; trials of a quick run."""
-FEW = 2
-"""Trials of each kind for a rule that takes minutes."""
 F1_BROKEN = 0.8
 FALSE_CONCEPT_BROKEN = 0.1
 """Beyond these a handful of trials shows that something is broken."""
@@ -55,6 +53,7 @@ SETTINGS = {
     "default": Setting("2,000 + 1,000 (as shipped)", 2000, 1000, None, tuple(Problem), None),
 }
 PRODUCT = "Shiftwatch"
+MEASURES = ("macro-F1", "right", "false marginal claims", "false concept claims", "abstained")
 WITH_OTHERS = "n1000"
 """The setting in which rules that need a package of their own run too."""
 
@@ -84,45 +83,26 @@ class Attribution:
                     extra = EXTRA if key == "n1000" and kind == problem.marginal.value else 0
                     # Every seventh, which go through all sizes, families and strengths.
                     numbers = range(0, 7 * QUICK, 7) if quick else range(FULL + extra)
-                    out += [_trial(key, problem, kind, number) for number in numbers]
+                    out += [trial_of(key, problem, kind, number) for number in numbers]
         return out
 
     def run(self, trial: Trial) -> Outcome:
         """Both windows of a world, and what each rule says of them."""
         problem, seed = Problem(trial["problem"]), trial["seed"]
-        setting = SETTINGS[trial["setting"]]
-        stream = Stream(
-            problem,
-            Kind(trial["kind"]),
-            n_features=trial["n_features"],
-            family=trial["family"],
-            imbalance=trial["rare"],
-            strength=trial["strength"],
-            seed=seed,
-        )
-        reference = Sample(*stream.draw(setting.n_reference, shifted=False))
-        features, labels = stream.draw(setting.n_recent, shifted=True)
-        if setting.n_labels is not None:
-            order = np.random.default_rng([seed, 6]).permutation(setting.n_recent)
-            labels[order[setting.n_labels :]] = UNLABELLED
-        recent = Sample(features, labels)
+        stream = world(trial)
+        reference, recent = windows(stream, trial)
         started = time.process_time()
-        evidence = examine(
-            reference,
-            recent,
-            problem,
-            n_classes=2,
-            columns=[f"x{j}" for j in range(trial["n_features"])],
-            seed=seed,
-        ).evidence
+        known = Reference(
+            reference, n_classes=2, columns=[f"x{j}" for j in range(trial["n_features"])]
+        )
+        evidence = examine(Windows(known, recent, problem), seed=seed, level=ALPHA).evidence
         verdict = conclude(evidence, problem, ALPHA)
         cpu_s = time.process_time() - started
         vague = verdict.kind is Kind.UNDETERMINED
         said = {PRODUCT: UNDETERMINED if vague else name_of(sorted(verdict.factors), problem)}
         for rule in RULES:
             own = isinstance(rule, KsErrorRise)
-            most = FEW if rule.slow else FULL
-            wanted = own or (trial["setting"] == WITH_OTHERS and trial["number"] < most)
+            wanted = own or (trial["setting"] == WITH_OTHERS and trial["number"] < FULL)
             if wanted and not rule.missing():
                 claims = rule.claims(reference, recent, problem, alpha=ALPHA, seed=seed)
                 said[rule.name] = name_of(sorted(claims), problem)
@@ -154,7 +134,7 @@ class Attribution:
                         continue
                     label = f"{arrow(problem)}, {setting.title}"
                     figures[f"{key}/{problem}/{name}"] = found.to_json()
-                    rows.append((label, name, *_scores(found)))
+                    rows.append((label, name, *scores(found)))
                     if name in names[:2]:
                         tables.append(f"**{label}: {name}**\n\n{found.markdown()}")
                     if name == PRODUCT and setting.wanted_f1 is not None:
@@ -166,19 +146,9 @@ class Attribution:
             "Two windows with the change between them, both fully labelled unless said; the tests "
             f"at alpha {ALPHA}. Worlds: 2, 8 or 32 features, linear or not, a third of them with a "
             "rare class, moderate or strong. Every rule at the same nominal level. Undetermined "
-            "counts as wrong in macro-F1. Intervals are of 95 %.",
-            markdown_table(
-                (
-                    "setting",
-                    "rule",
-                    "macro-F1",
-                    "right",
-                    "false marginal claims",
-                    "false concept claims",
-                    "abstained",
-                ),
-                rows,
-            ),
+            "counts as wrong in macro-F1. Intervals are of 95 %. alibi-detect has "
+            "[a table of its own](alibi.md).",
+            markdown_table(("setting", "rule", *MEASURES), rows),
             "Claims of a concept drift where only P(X) or P(Y) moved, over all settings:",
             markdown_table(
                 ("rule", "false concept claims"), [(n, share_text(*c)) for n, c in pooled.items()]
@@ -194,7 +164,32 @@ class Attribution:
 TABLE = Attribution()
 
 
-def _trial(key: str, problem: Problem, kind: Kind, number: int) -> Trial:
+def world(trial: Trial) -> Stream:
+    """What a trial draws from."""
+    return Stream(
+        Problem(trial["problem"]),
+        Kind(trial["kind"]),
+        n_features=trial["n_features"],
+        family=trial["family"],
+        imbalance=trial["rare"],
+        strength=trial["strength"],
+        seed=trial["seed"],
+    )
+
+
+def windows(stream: Stream, trial: Trial) -> tuple[Sample, Sample]:
+    """The reference and the recent window, with the labels that came."""
+    setting = SETTINGS[trial["setting"]]
+    reference = Sample(*stream.draw(setting.n_reference, shifted=False))
+    features, labels = stream.draw(setting.n_recent, shifted=True)
+    if setting.n_labels is not None:
+        order = np.random.default_rng([trial["seed"], 6]).permutation(setting.n_recent)
+        labels[order[setting.n_labels :]] = UNLABELLED
+    return reference, Sample(features, labels)
+
+
+def trial_of(key: str, problem: Problem, kind: Kind, number: int) -> Trial:
+    """The trial of a setting with a number, which decides its world."""
     block = 4 * list(Problem).index(problem) + kinds(problem).index(kind)
     seed = FIRST_SEED + block * (FULL + EXTRA) + number
     return {
@@ -237,7 +232,8 @@ def _false_concepts(results: Sequence[tuple[Trial, Outcome]], name: str) -> tupl
     return sum(claim in (str(Factor.CONCEPT), "both") for claim in said), len(said)
 
 
-def _scores(found: Confusion) -> tuple[str, ...]:
+def scores(found: Confusion) -> tuple[str, ...]:
+    """The cells that belong to `MEASURES`."""
     low, high = found.macro_f1_interval()
     false = [share_text(*found.false_claims(f)) for f in found.problem.factors]
     return (

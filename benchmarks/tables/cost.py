@@ -20,7 +20,7 @@ from benchmarks.monitoring import columns_of, measured_only
 from benchmarks.report import markdown_table
 from benchmarks.table import Outcome, Summary, Target, Trial
 from detectors.attribution.attribution import examine
-from detectors.attribution.windows import Sample
+from detectors.attribution.windows import Reference, Sample, Windows
 from detectors.base import Kind, Problem
 from detectors.synthetic import Stream
 from service.domain.decision import Means
@@ -155,7 +155,8 @@ def _examine(problem: Problem, n: int, n_features: int, seed: int) -> None:
     reference = Sample(*stream.draw(n, shifted=False))
     recent = Sample(*stream.draw(n, shifted=True))
     columns = [f"x{j}" for j in range(n_features)]
-    examine(reference, recent, problem, n_classes=2, columns=columns, seed=seed)
+    known = Reference(reference, n_classes=2, columns=columns)
+    examine(Windows(known, recent, problem), seed=seed)
 
 
 def _memory_mb(*, peak: bool) -> float:

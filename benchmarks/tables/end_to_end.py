@@ -16,13 +16,11 @@ from benchmarks.peers import FrozenModel
 from benchmarks.report import markdown_table
 from benchmarks.stream_peers import (
     ERROR_DETECTORS,
-    MMD_ONLINE,
     PROMISED,
     WATCHED,
     Claim,
     first_error_alarm,
     first_window_claim,
-    not_run,
 )
 from benchmarks.table import Outcome, Summary, Target, Trial
 from benchmarks.tables.attribution import MIN_TRIALS, kinds
@@ -39,6 +37,10 @@ QUICK = (14, 9)
 the first one only."""
 RIGHT_BROKEN = 0.7
 """A smaller share of right verdicts shows even in a handful of trials that something is broken."""
+MEASURES = (
+    "right", "claims before the change", "undetermined", "no claim", "delay: median", "90 %",
+    "suspicions before the change", "CPU s",
+)  # fmt: skip
 PRODUCT = "Shiftwatch"
 WINDOWS = "KS on the last 1,000 + error rise"
 
@@ -90,7 +92,7 @@ class EndToEnd:
     def trials(self, *, quick: bool) -> list[Trial]:
         """Equal worlds in every setting."""
         return [
-            _trial(key, problem, kind, number)
+            trial_of(key, problem, kind, number)
             for key, setting in SETTINGS.items()
             for problem in Problem
             for kind in kinds(problem)
@@ -101,14 +103,7 @@ class EndToEnd:
         """One stream, and what each monitor said about it and when."""
         problem, seed = Problem(trial["problem"]), trial["seed"]
         setting = SETTINGS[trial["setting"]]
-        stream = Stream(
-            problem,
-            Kind(trial["kind"]),
-            n_features=trial["n_features"],
-            family=trial["family"],
-            strength=trial["strength"],
-            seed=seed,
-        )
+        stream = world(trial)
         features, labels = rows(stream, setting, seed)
         run = monitoring.watch(
             features,
@@ -126,13 +121,11 @@ class EndToEnd:
         factors = {f for i in incidents for f in i.factors}
         vague = any(i.kind == Kind.UNDETERMINED for i in incidents)
         said = UNDETERMINED if vague else name_of(sorted(factors), problem)
-        answers = {PRODUCT: _answer(said, min(confirmed, default=None))}
+        answers = {PRODUCT: answer_of(said, min(confirmed, default=None))}
         if setting.peers:
-            # Takes minutes where it is there at all, so one stream of each cell has to do.
-            slow = trial["number"] == 0
-            for name, claim in _peers(features, labels, problem, seed, slow=slow):
+            for name, claim in _peers(features, labels, problem, seed):
                 factors_said = [] if claim is None else sorted(claim.factors)
-                answers[name] = _answer(
+                answers[name] = answer_of(
                     name_of(factors_said, problem), None if claim is None else claim.at
                 )
         return {
@@ -145,7 +138,7 @@ class EndToEnd:
 
     def summarise(self, results: Sequence[tuple[Trial, Outcome]]) -> Summary:
         """Right verdicts, delays and false alarms, setting by setting."""
-        figures: dict[str, Any] = {"false_alarm_every": PROMISED, "not_run": not_run()}
+        figures: dict[str, Any] = {"false_alarm_every": PROMISED}
         summaries: list[list[object]] = []
         cells: list[list[object]] = []
         tables, targets = [], []
@@ -153,9 +146,9 @@ class EndToEnd:
         for key, setting in SETTINGS.items():
             own = [(t, o) for t, o in results if t["setting"] == key]
             for name in _names(own):
-                found = _tally(own, name)
+                found = tally(own, name)
                 figures[f"{key}/{name}"] = found
-                summaries.append([setting.title, name, *_cells(found)])
+                summaries.append([setting.title, name, *tally_cells(found)])
                 if setting.peers and not setting.width:
                     delays[name] = _delays(own, name)
                 if name == PRODUCT and setting.wanted is not None:
@@ -165,18 +158,15 @@ class EndToEnd:
                 for kind in kinds(problem):
                     chosen = [(t, o) for t, o in by_problem if t["kind"] == kind]
                     if chosen:
-                        found = _tally(chosen, PRODUCT)
-                        cells.append([setting.title, arrow(problem), str(kind), *_cells(found)])
+                        found = tally(chosen, PRODUCT)
+                        cells.append(
+                            [setting.title, arrow(problem), str(kind), *tally_cells(found)]
+                        )
                 if by_problem:
                     confusion = Confusion.of(problem, _pairs(by_problem, PRODUCT))
                     tables.append(
                         f"**{setting.title}, {arrow(problem)}**\n\n{confusion.markdown()}"
                     )
-        absent = not_run()
-        measures = (
-            "right", "claims before the change", "undetermined", "no claim", "delay: median",
-            "90 %", "suspicions before the change", "CPU s",
-        )  # fmt: skip
         text = [
             f"Streams of 9,000 events (12,000 where labels are few), {WARM_UP:,} of them the "
             f"reference, with one change at {CHANGE:,} or none: 2, 4, 8 or 12 features, moderate "
@@ -187,11 +177,11 @@ class EndToEnd:
             f"in {PROMISED:,} events; the other monitors are set to the same chance of a false "
             f"alarm on the {WATCHED:,} events after the reference. They watch the errors of a "
             "frozen random forest and can name only a concept drift, except for the rule on "
-            "windows: that names what moved when the window after its alarm is full.",
-            markdown_table(("setting", "monitor", *measures), summaries),
-            *(["Not run:\n\n" + "\n".join(f"- {line}" for line in absent)] if absent else []),
+            "windows: that names what moved when the window after its alarm is full. alibi-detect "
+            "has [a table of its own](alibi.md).",
+            markdown_table(("setting", "monitor", *MEASURES), summaries),
             "Shiftwatch, cell by cell:",
-            markdown_table(("setting", "problem", "what moves", *measures), cells),
+            markdown_table(("setting", "problem", "what moves", *MEASURES), cells),
             "Its verdicts against the truth (verdicts before the change count as they were given):",
             *tables,
         ]
@@ -200,6 +190,18 @@ class EndToEnd:
 
 
 TABLE = EndToEnd()
+
+
+def world(trial: Trial) -> Stream:
+    """What a trial draws from."""
+    return Stream(
+        Problem(trial["problem"]),
+        Kind(trial["kind"]),
+        n_features=trial["n_features"],
+        family=trial["family"],
+        strength=trial["strength"],
+        seed=trial["seed"],
+    )
 
 
 def rows(stream: Stream, setting: Setting, seed: int) -> tuple[Array, IntArray]:
@@ -223,7 +225,8 @@ def _numbers(setting: Setting, *, quick: bool) -> Sequence[int]:
     return range(setting.n_seeds)
 
 
-def _trial(key: str, problem: Problem, kind: Kind, number: int) -> Trial:
+def trial_of(key: str, problem: Problem, kind: Kind, number: int) -> Trial:
+    """The trial of a setting with a number, which decides its world."""
     block = 4 * list(Problem).index(problem) + kinds(problem).index(kind)
     return {
         "setting": key,
@@ -239,7 +242,7 @@ def _trial(key: str, problem: Problem, kind: Kind, number: int) -> Trial:
 
 
 def _peers(
-    features: Array, labels: IntArray, problem: Problem, seed: int, *, slow: bool
+    features: Array, labels: IntArray, problem: Problem, seed: int
 ) -> list[tuple[str, Claim | None]]:
     model = FrozenModel(Sample(features[:WARM_UP], labels[:WARM_UP]), seed)
     claims = [
@@ -247,13 +250,11 @@ def _peers(
         for name, title in ERROR_DETECTORS.items()
     ]
     claims.append((WINDOWS, first_window_claim(model, features, labels, problem, start=WARM_UP)))
-    if slow and not MMD_ONLINE.missing():
-        claim = MMD_ONLINE.first_claim(features, problem, start=WARM_UP, seed=seed)
-        claims.append((MMD_ONLINE.name, claim))
     return claims
 
 
-def _answer(said: str, at: int | None) -> dict[str, Any]:
+def answer_of(said: str, at: int | None) -> dict[str, Any]:
+    """What a monitor said moved, and the event when it first said something."""
     return {"said": said, "at": at}
 
 
@@ -281,7 +282,8 @@ def _delays(results: Sequence[tuple[Trial, Outcome]], name: str) -> list[float]:
     return [float(a - CHANGE) for a in at if a is not None and a >= CHANGE]
 
 
-def _tally(results: Sequence[tuple[Trial, Outcome]], name: str) -> dict[str, Any]:
+def tally(results: Sequence[tuple[Trial, Outcome]], name: str) -> dict[str, Any]:
+    """Counts and delays of a monitor by name, over the streams that it watched."""
     results = [(t, o) for t, o in results if name in o["answers"]]
     answers = [(o["truth"], o["answers"][name]) for _, o in results]
     delays = _delays(results, name)
@@ -300,7 +302,9 @@ def _tally(results: Sequence[tuple[Trial, Outcome]], name: str) -> dict[str, Any
     }
 
 
-def _cells(found: dict[str, Any]) -> list[object]:
+def tally_cells(found: dict[str, Any]) -> list[object]:
+    """The cells that belong to `MEASURES`."""
+
     def whole(value: float | None) -> str:
         return "–" if value is None else f"{value:,.0f}"
 

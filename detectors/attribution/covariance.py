@@ -12,23 +12,17 @@ from scipy.stats import norm
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
-from detectors.attribution.contrast import standardise
+from detectors.attribution.weights import weight_groups
 from detectors.base import Array, IntArray
+from detectors.learners.features import standardise
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
-from detectors.learners.nuisance import cross_fit, make_folds, quadratic_logistic
+from detectors.learners.nuisance import cross_fit, make_folds
+from detectors.learners.opinions import MAX_COLUMNS, N_COMPONENTS, Opinions
 
 __all__ = ["CovarianceResult", "covariance_test"]
 
 MIN_OVERLAP = 0.1
 """Below it, nearly every row tells its window, and no x is left at which labels can be compared."""
-
-MAX_COLUMNS = 64
-"""More columns are replaced by `N_COMPONENTS` principal components of the reference."""
-
-N_COMPONENTS = 32
-
-MAX_CLASSES = 10
-"""Most frequent classes with a block of statistics of their own; the others count as one."""
 
 MAX_PROJECTED_CLASSES = 3
 """Up to so many classes a weight is learned for each; it costs two fits a class."""
@@ -40,9 +34,6 @@ found 10 % of moderate changes where the fixed ones found 57 %, and only took le
 N_FOLDS = 3
 
 N_FOURIER = 40
-
-MIN_VARIANCE = 0.05
-"""Of a label by the old model, where weights divide by it: with less, its errors would decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +84,7 @@ def covariance_test(
     seed: int,
     n_bootstraps: int = 1999,
     block_length: int = 1,
+    opinions: Opinions | None = None,
 ) -> CovarianceResult:
     """Test whether label and window are independent given the columns.
 
@@ -129,6 +121,8 @@ def covariance_test(
         Draws of the weighted measure.
     block_length
         Rows that share a fold and a multiplier; more than 1 for autocorrelated rows.
+    opinions
+        What the reference's rows teach of P(Y|X), if that is known; it chooses the weights.
 
     Returns
     -------
@@ -183,10 +177,20 @@ def covariance_test(
     # One thread: on a busy machine the trees' threads wait for each other at many times the cost,
     # and sums over a varying number of threads would differ in their last digit.
     with threadpool_limits(limits=1):
+        if opinions is None:
+            n_classes = int(max(reference_labels.max(), recent_labels.max())) + 1
+            opinions = Opinions.learn(
+                reference,
+                reference_labels,
+                n_classes=n_classes,
+                seed=seed,
+                block_length=block_length,
+            )
         return _test(
             np.concatenate([reference, recent]),
-            _frequent(np.concatenate([reference_labels, recent_labels])),
+            opinions.codes.of[np.concatenate([reference_labels, recent_labels])],
             np.repeat(np.array([0, 1]), [len(reference), len(recent)]),
+            np.concatenate([opinions.own, opinions.of(recent)]),
             np.random.default_rng(seed),
             n_bootstraps,
             block_length,
@@ -197,6 +201,7 @@ def _test(
     rows: Array,
     labels: IntArray,
     window: IntArray,
+    old: Array,
     rng: np.random.Generator,
     n_bootstraps: int,
     block_length: int,
@@ -225,7 +230,6 @@ def _test(
     if n_classes == 1:
         return result(0.0, 1.0, 0.0, nothing)
     m = cross_fit(z, labels, n_classes, folds)
-    old = cross_fit(z, labels, n_classes, folds, (quadratic_logistic,), window == 0)
     block = np.arange(len(rows)) // block_length
     weighted = _weighted(z, labels, window, e, m, old, block, rng, n_bootstraps)
     p_value = weighted.p_value
@@ -267,7 +271,6 @@ def _weighted(
         if independent
         else _multipliers(int(block[-1]) + 1, n_bootstraps, rng)
     )
-    clipped = np.clip(z, -3.0, 3.0)
     width = median_bandwidth(z, seed=int(rng.integers(2**63)))
     fourier = FourierFeatures.draw(
         n_columns, bandwidth=width, n_features=N_FOURIER, seed=int(rng.integers(2**63))
@@ -277,11 +280,7 @@ def _weighted(
     maxima, excess = [], np.zeros(n_columns)
     largest, effect, error = -1.0, 0.0, 0.0
     for k in range(1, 2) if m.shape[1] == 2 else range(m.shape[1]):
-        # Where the old model was sure, a changed rule shows with the sign of its opinion, and a few
-        # labels that it had ruled out say more than many that it had left open.
-        variance = np.maximum(old[:, k] * (1.0 - old[:, k]), MIN_VARIANCE)
-        opinion = ((2.0 * old[:, k] - 1.0) / variance)[:, None]
-        groups = [np.ones_like(opinion), opinion, clipped, opinion * clipped, opinion * fourier]
+        groups = weight_groups(z, old[:, k], fourier)
         weights = np.concatenate(groups, axis=1)
         residuals = ((labels == k) - m[:, k])[:, None] * weights
         products = d[:, None] * residuals
@@ -394,11 +393,3 @@ def _reduced(rows: Array, n_reference: int) -> tuple[Array, Array]:
     _, directions = np.linalg.eigh(reference.T @ reference)
     loadings = directions[:, -N_COMPONENTS:]
     return standardise(z @ loadings), loadings
-
-
-def _frequent(labels: IntArray) -> IntArray:
-    """Codes from 0 by frequency; classes beyond `MAX_CLASSES` share the last one."""
-    values, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    rank = np.empty(len(values), np.int64)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(len(values))
-    return np.asarray(np.minimum(rank[codes], MAX_CLASSES))

@@ -8,11 +8,19 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from detectors.attribution.contrast import principal, quadratic_moments, standardise, whiten
+from detectors.attribution.description import BANDWIDTHS
 from detectors.base import Array, IntArray
+from detectors.learners.features import (
+    RIDGE,
+    principal,
+    quadratic_moments,
+    standardise,
+    whiten,
+)
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
 from detectors.learners.nuisance import boosted_trees, cross_fit, make_folds, quadratic_logistic
 from detectors.learners.prior import FLOOR, PriorCorrection, fit_calibration, reweight
+from detectors.rows import bounded
 
 __all__ = ["MixtureResult", "mixture_test"]
 
@@ -24,9 +32,6 @@ MIN_PER_CLASS = 2 * N_FOLDS
 N_MULTIPLIERS = 1999
 """Draws of the goodness of fit; they cost one product of matrices, so more than the bootstrap's."""
 
-BANDWIDTHS = (0.4, 1.0, 2.5)
-"""Kernel widths in units of the median distance, as for two windows."""
-
 N_FOURIER = 80
 
 N_MARKS = 15
@@ -37,9 +42,6 @@ MAX_INDICATORS = 1024
 
 MAX_SCORES = 10
 """Classes whose log-scores are columns of the goodness of fit."""
-
-RIDGE = 0.05
-"""Share of a feature's variance added to the discriminant's spread."""
 
 MAX_STEPS, TOLERANCE = 100, 1e-6
 """Of the mixture's weights: the last plain step moved none of them farther than the tolerance."""
@@ -162,9 +164,9 @@ def mixture_test(
     codes = np.searchsorted(classes, reference_labels[kept]).astype(np.int64)
     with threadpool_limits(limits=1):
         found = _test(
-            reference[kept],
+            bounded(reference[kept]),
             codes,
-            recent,
+            bounded(recent),
             len(classes),
             np.random.default_rng(seed),
             n_bootstraps,

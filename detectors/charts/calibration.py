@@ -15,6 +15,7 @@ from detectors.charts.cusum import SLACKS
 from detectors.learners.bootstrap import draw_blocks, whiten_lag_1
 from detectors.learners.dependence import bootstrap_block_length
 from detectors.learners.moments import CLIP, column_moments, standardised
+from detectors.rows import bounded
 
 MIN_ROWS = 50
 """Fewer rows say nothing about tails that are 5,000 rows away."""
@@ -129,7 +130,7 @@ def calibrate_cusum(
     >>> len(bank.update(rng.normal(size=(50_000, 4))))  # ten are promised
     9
     """
-    x = np.array(scores, dtype=np.float64)
+    x = bounded(np.array(scores, dtype=np.float64))
     if x.ndim != 2 or len(x) < MIN_ROWS:
         raise ValueError(f"scores must be (n, k) with n at least {MIN_ROWS}, got shape {x.shape}")
     if not 10 <= arl0 < math.inf:

@@ -11,7 +11,7 @@ from numba import njit
 
 from detectors.base import Alarm, Array, Factor, State
 from detectors.charts.mewma_limit import mewma_limit
-from detectors.rows import as_rows
+from detectors.rows import as_rows, bounded
 
 COLUMN_WIDTH = 3.0
 """An alarm names the columns whose own average is this many standard deviations off."""
@@ -142,7 +142,7 @@ class MsdEwma:
         ValueError
             If the sample has fewer than 2 usable rows.
         """
-        x = np.array(sample, dtype=np.float64)
+        x = bounded(np.array(sample, dtype=np.float64))
         if x.ndim != 2 or np.isfinite(x).all(axis=1).sum() < 2:
             raise ValueError(f"sample must be (n, d) with 2 usable rows, got shape {x.shape}")
         x = x[np.isfinite(x).all(axis=1)]

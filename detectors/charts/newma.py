@@ -15,7 +15,7 @@ from detectors.learners.bootstrap import draw_blocks, whiten_lag_1
 from detectors.learners.dependence import bootstrap_block_length
 from detectors.learners.mmd import FourierFeatures, median_bandwidth
 from detectors.learners.moments import column_moments
-from detectors.rows import as_rows
+from detectors.rows import as_rows, bounded
 
 CLIP = 100.0
 """Standardised values are cut to +-CLIP: the kernel's width is a few units, so all beyond look
@@ -182,7 +182,7 @@ class Newma:
         *Limits.* 0.6 of the promise with references of 200 rows, and as much with 1,000 rows of
         autocorrelation 0.9: they hold too little of what the stream will do.
         """
-        x = np.array(reference, dtype=np.float64)
+        x = bounded(np.array(reference, dtype=np.float64))
         if x.ndim == 2:
             x = x[np.isfinite(x).all(axis=1)]
         if x.ndim != 2 or len(x) < MIN_ROWS or x.shape[1] == 0:

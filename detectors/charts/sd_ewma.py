@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from detectors.base import Alarm, Array, Factor, State
-from detectors.rows import as_rows
+from detectors.rows import as_rows, bounded
 
 WEIGHTS = np.arange(0.01, 1.001, 0.01)
 """The smoothing weights that `SdEwma.fit` chooses from, as in the published code."""
@@ -150,7 +150,7 @@ class SdEwma:
         ValueError
             If the sample is not a matrix of at least 2 rows.
         """
-        x = np.array(sample, dtype=np.float64)
+        x = bounded(np.array(sample, dtype=np.float64))
         if x.ndim != 2 or len(x) < 2:
             raise ValueError(f"sample must be (n, k) with n at least 2, got shape {x.shape}")
         k = x.shape[1]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from detectors.attribution.attribution import ASYMPTOTIC, conclude, examine
-from detectors.attribution.contrast import principal, standardise
-from detectors.attribution.windows import UNLABELLED, Sample
+from detectors.attribution.attribution import conclude, examine
+from detectors.attribution.factors import ASYMPTOTIC
+from detectors.attribution.windows import UNLABELLED, Sample, Windows
 from detectors.base import Array, IntArray, Kind, Problem, Verdict
 from detectors.explanation.label_queries import labels_needed, query_labels
 from detectors.explanation.selection import selection_note, selection_test
 from detectors.explanation.severity import Severity, decompose_loss
+from detectors.learners.features import principal, standardise
 from detectors.learners.nuisance import cross_fit, make_folds, quadratic_logistic
 
 __all__ = ["Explanation", "explain", "other_direction"]
@@ -67,81 +69,55 @@ class Explanation:
 
 
 def explain(
-    reference: Sample,
-    recent: Sample,
-    problem: Problem,
+    windows: Windows,
     verdict: Verdict,
     *,
-    n_classes: int,
     alpha: float,
     seed: int,
-    min_labels: int = 100,
-    block_length: int = 1,
     losses: tuple[Array, Array] | None = None,
 ) -> Explanation:
     """Explain a verdict on the windows that it was reached on.
 
     Parameters
     ----------
-    reference, recent, problem, verdict
-        As in `detectors.attribution.attribution.examine`, and what came of it.
-    n_classes
-        Number of class codes.
+    windows, verdict
+        What was compared, and what came of it.
     alpha
         Level of the tests here.
     seed
         Of all of them.
-    min_labels, block_length
-        As in `examine`.
     losses
         1 for a wrong and 0 for a right prediction of the watched model on each row, NaN where it
         is not known, shapes (n,) and (m,); None where nothing predicts.
 
     Examples
     --------
+    >>> from detectors.attribution.windows import Reference
     >>> rng = np.random.default_rng(0)
     >>> def window(n, rate):  # a prior shift, declared as X->Y
     ...     y = (rng.random(n) < rate).astype(np.int64)
     ...     return Sample(rng.normal(2.0 * y[:, None] - 1.0, 1.0, size=(n, 2)), y)
-    >>> windows = window(800, 0.5), window(800, 0.85)
-    >>> found = examine(*windows, Problem.X_TO_Y, n_classes=2, columns=["a", "b"], seed=1)
-    >>> verdict = conclude(found.evidence, Problem.X_TO_Y, 0.01)
-    >>> told = explain(*windows, Problem.X_TO_Y, verdict, n_classes=2, alpha=0.01, seed=1)
+    >>> reference = Reference(window(800, 0.5), n_classes=2, columns=["a", "b"])
+    >>> windows = Windows(reference, window(800, 0.85), Problem.X_TO_Y)
+    >>> verdict = conclude(examine(windows, seed=1).evidence, Problem.X_TO_Y, 0.01)
+    >>> told = explain(windows, verdict, alpha=0.01, seed=1)
     >>> verdict.kind, told.direction_suspect
     (<Kind.MIXED: 'mixed'>, 'as y_to_x only the prior would have moved: check the direction')
     """
-    severity, whose = _severity(reference, recent, n_classes, losses, seed)
-    needed = _labels_needed(reference, recent, verdict, min_labels)
+    reference, recent = windows.reference.sample, windows.recent
+    severity, whose = _severity(windows, losses, seed)
+    needed = _labels_needed(windows, verdict)
     return Explanation(
         severity=severity,
         loss=whose,
-        direction_suspect=other_direction(
-            reference,
-            recent,
-            problem,
-            verdict,
-            n_classes=n_classes,
-            alpha=alpha,
-            seed=seed,
-            block_length=block_length,
-        ),
-        chosen_labels=_chosen(recent, problem, alpha, seed, block_length),
+        direction_suspect=other_direction(windows, verdict, alpha=alpha, seed=seed),
+        chosen_labels=_chosen(recent, windows.problem, alpha, seed, windows.block_length),
         labels_needed=needed,
-        queries=_queries(reference, recent, problem, needed, seed),
+        queries=_queries(reference, recent, windows.problem, needed, seed),
     )
 
 
-def other_direction(
-    reference: Sample,
-    recent: Sample,
-    problem: Problem,
-    verdict: Verdict,
-    *,
-    n_classes: int,
-    alpha: float,
-    seed: int,
-    block_length: int = 1,
-) -> str:
+def other_direction(windows: Windows, verdict: Verdict, *, alpha: float, seed: int) -> str:
     """One sentence if both factors moved as declared, and only the other direction's marginal one.
 
     Mechanisms change on their own (the sparse mechanism shift hypothesis [1]_), so a direction in
@@ -155,17 +131,9 @@ def other_direction(
     """
     if verdict.kind is not Kind.MIXED:
         return ""
-    other = Problem.Y_TO_X if problem is Problem.X_TO_Y else Problem.X_TO_Y
-    names = [str(j) for j in range(reference.features.shape[1])]
-    found = examine(
-        reference,
-        recent,
-        other,
-        n_classes=n_classes,
-        columns=names,
-        seed=seed,
-        block_length=block_length,
-    )
+    turned = {Problem.X_TO_Y: Problem.Y_TO_X, Problem.Y_TO_X: Problem.X_TO_Y}
+    other = turned[windows.problem]
+    found = examine(dataclasses.replace(windows, problem=other), seed=seed)
     kind, conditional = conclude(found.evidence, other, alpha).kind, found.evidence[1].p_value
     if kind == other.marginal.value and conditional is not None and conditional > UNMOVED:
         return f"as {other} only the {kind} would have moved: check the direction"
@@ -173,18 +141,15 @@ def other_direction(
 
 
 def _severity(
-    reference: Sample,
-    recent: Sample,
-    n_classes: int,
-    losses: tuple[Array, Array] | None,
-    seed: int,
+    windows: Windows, losses: tuple[Array, Array] | None, seed: int
 ) -> tuple[Severity | None, str]:
+    reference, recent = windows.reference.sample, windows.recent
     whose = "model"
     if losses is None or min(np.isfinite(v).sum() for v in losses) < MIN_LOSSES:
         whose = "reference classifier"
-        if min(reference.n_labelled, recent.n_labelled) < MIN_LOSSES:
+        if min(windows.labels) < MIN_LOSSES:
             return None, ""
-        losses = _reference_losses(reference, recent, n_classes, seed)
+        losses = _reference_losses(reference, recent, windows.reference.n_classes, seed)
     a, b = (np.isfinite(v) for v in losses)
     found = decompose_loss(
         reference.features[a], losses[0][a], recent.features[b], losses[1][b], seed=seed
@@ -210,14 +175,14 @@ def _reference_losses(
     return wrong[:n], wrong[n:]
 
 
-def _labels_needed(reference: Sample, recent: Sample, verdict: Verdict, min_labels: int) -> int:
+def _labels_needed(windows: Windows, verdict: Verdict) -> int:
     if verdict.kind is not Kind.UNDETERMINED:
         return 0
     if any(e.hopeless for e in verdict.evidence):
         return 0
     known = [e.effect for e in verdict.evidence if e.test == ASYMPTOTIC and e.p_value]
-    needed = labels_needed(reference.n_labelled, recent.n_labelled, known[0] if known else math.nan)
-    return max(needed, min_labels - min(reference.n_labelled, recent.n_labelled), 0)
+    needed = labels_needed(*windows.labels, known[0] if known else math.nan)
+    return max(needed, windows.min_labels - min(windows.labels), 0)
 
 
 def _queries(

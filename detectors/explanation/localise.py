@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.attribution.attribution import conclude, examine
-from detectors.attribution.contrast import RIDGE, _auc, principal, quadratic_moments, standardise
-from detectors.attribution.windows import UNLABELLED, Sample
-from detectors.base import Array, Factor, IntArray, Kind, Problem, Verdict
+from detectors.attribution.separation import auc, discriminant
+from detectors.attribution.windows import UNLABELLED, Reference, Sample, Windows
+from detectors.base import Array, Factor, IntArray, Kind, Verdict
+from detectors.learners.features import principal, quadratic_moments, standardise
 
 __all__ = ["Localisation", "localise"]
 
@@ -61,31 +62,26 @@ class Localisation:
 
 
 def localise(
-    reference: Sample,
-    recent: Sample,
+    windows: Windows,
     reference_values: Sequence[str],
     recent_values: Sequence[str],
-    problem: Problem,
     *,
-    n_classes: int,
     alpha: float,
     seed: int,
-    min_labels: int = 100,
-    block_length: int = 1,
 ) -> Localisation:
     """Test the factors inside each value of a segment, and in what is left.
 
     Parameters
     ----------
-    reference, recent
-        The windows of the whole stream, in which something moved.
+    windows
+        Of the whole stream, in which something moved; values with fewer than its labels are tested
+        for what needs none.
     reference_values, recent_values
         The segment's value of each row.
-    problem, n_classes, seed, min_labels, block_length
-        As in `detectors.attribution.attribution.examine`; values with fewer labels are tested for
-        what needs none.
     alpha
         Probability of naming any value in which nothing moved; split over the values.
+    seed
+        Of the tests.
 
     Returns
     -------
@@ -100,45 +96,37 @@ def localise(
 
     Examples
     --------
+    >>> from detectors.base import Problem
     >>> rng = np.random.default_rng(0)
     >>> def window(shift):
     ...     camera = rng.choice(["3", "5", "7"], 1200)
     ...     x = rng.normal(size=(1200, 2)) + np.where(camera == "7", shift, 0.0)[:, None]
     ...     return Sample(x, (rng.random(1200) < 0.5).astype(np.int64)), camera.tolist()
     >>> (before, old), (after, new) = window(0.0), window(1.0)
-    >>> found = localise(before, after, old, new, Problem.X_TO_Y, n_classes=2, alpha=0.01, seed=1)
+    >>> reference = Reference(before, n_classes=2, columns=["a", "b"])
+    >>> windows = Windows(reference, after, Problem.X_TO_Y)
+    >>> found = localise(windows, old, new, alpha=0.01, seed=1)
     >>> found.moved, sorted(found.unmoved), found.only
     ({'7': <Kind.COVARIATE: 'covariate'>}, ['3', '5'], True)
     """
-    for sample, values in ((reference, reference_values), (recent, recent_values)):
-        if len(sample.features) != len(values):
-            raise ValueError(f"{len(sample.features)} rows have {len(values)} segment values")
+    for n, values in zip(windows.sizes, (reference_values, recent_values), strict=True):
+        if n != len(values):
+            raise ValueError(f"{n} rows have {len(values)} segment values")
     old, new = np.array(reference_values, object), np.array(recent_values, object)
     counts = Counter(new.tolist())
     known = Counter(old.tolist())
-    least = max(MIN_ROWS, MIN_BLOCKS * block_length)
+    least = max(MIN_ROWS, MIN_BLOCKS * windows.block_length)
     testable = [v for v, n in counts.most_common() if min(n, known[v]) >= least][:MAX_VALUES]
 
-    def verdict(a: Sample, b: Sample, level: float) -> Verdict:
-        found = examine(
-            a,
-            b,
-            problem,
-            n_classes=n_classes,
-            columns=[str(j) for j in range(a.features.shape[1])],
-            seed=seed,
-            min_labels=min_labels,
-            block_length=block_length,
-            level=level,
-        )
-        return conclude(found.evidence, problem, level)
+    def verdict(part: Windows, level: float) -> Verdict:
+        found = examine(part, seed=seed, level=level)
+        return conclude(found.evidence, windows.problem, level)
 
     moved: dict[str, Kind] = {}
     needs_labels: dict[str, bool] = {}
     unmoved: list[str] = []
     for value in testable:
-        inside = _of(reference, old == value), _of(recent, new == value)
-        found = verdict(*inside, alpha / len(testable))
+        found = verdict(_part(windows, old == value, new == value), alpha / len(testable))
         if all(e.p_value is None for e in found.evidence):
             continue
         if found.kind is Kind.NONE:
@@ -155,36 +143,33 @@ def localise(
     kept = [~np.isin(values, list(moved)) for values in (old, new)]
     only = False
     if moved and unmoved and min(int(rows.sum()) for rows in kept) >= least:
-        rest = _of(reference, kept[0]), _of(recent, kept[1])
-        only = verdict(*rest, alpha).kind is Kind.NONE and all(
+        rest = _part(windows, *kept)
+        only = verdict(rest, alpha).kind is Kind.NONE and all(
             _stayed_behind(
-                (_of(reference, old == value), _of(recent, new == value)),
-                rest,
-                by_label=needs_labels[value],
-                block_length=block_length,
+                _part(windows, old == value, new == value), rest, by_label=needs_labels[value]
             )
             for value in moved
         )
     return Localisation(moved, tuple(unmoved), tuple(sorted(untested)), only)
 
 
-def _stayed_behind(
-    moved: tuple[Sample, Sample], rest: tuple[Sample, Sample], *, by_label: bool, block_length: int
-) -> bool:
+def _stayed_behind(moved: Windows, rest: Windows, *, by_label: bool) -> bool:
     """Whether the rest moved less than `HALF` as far as a value, in the value's own direction.
 
     A discriminant of the value's windows, fitted on one half of its rows, judges the other half and
     the rest. The two areas under the curve are comparable, unlike those of discriminants that were
     fitted on more and on fewer rows: where all moved alike they are equal but for chance.
     """
-    samples = [s.labelled() if by_label else s for s in (*moved, *rest)]
+    samples = [part for w in (moved, rest) for part in (w.reference.sample, w.recent)]
+    if by_label:
+        samples = [sample.labelled() for sample in samples]
     sizes = [len(s.features) for s in samples]
     features = _describe(
         np.concatenate([s.features for s in samples]),
         np.concatenate([s.labels for s in samples]) if by_label else None,
     )
     part = np.repeat(np.arange(4), sizes)
-    block = np.concatenate([np.arange(n) // block_length for n in sizes])
+    block = np.concatenate([np.arange(n) // moved.block_length for n in sizes])
     inside, new = part < 2, part % 2 == 1
     own, own_variance, others, others_variance = np.zeros((4, 2))
     for half in (0, 1):
@@ -193,9 +178,9 @@ def _stayed_behind(
         groups = [group & side for group in (fitted, judged, ~inside) for side in (new, ~new)]
         if min(int(rows.sum()) for rows in groups) < 2:
             return False
-        scores = features @ _direction(features[fitted & ~new], features[fitted & new])
-        own[half], own_variance[half] = _auc(scores[judged], new[judged], block[judged])
-        others[half], others_variance[half] = _auc(scores[~inside], new[~inside], block[~inside])
+        scores = features @ discriminant(features[fitted & ~new], features[fitted & new])
+        own[half], own_variance[half] = auc(scores[judged], new[judged], block[judged])
+        others[half], others_variance[half] = auc(scores[~inside], new[~inside], block[~inside])
     gap = HALF * (own.mean() - 0.5) - (others.mean() - 0.5)
     # The halves judge different rows of the value, but the same ones of the rest.
     error = np.sqrt(HALF**2 * own_variance.sum() / 4 + others_variance.mean())
@@ -215,12 +200,16 @@ def _describe(rows: Array, labels: IntArray | None) -> Array:
     return np.column_stack([moments, standardise(hot), standardise(tied.reshape(len(rows), -1))])
 
 
-def _direction(old: Array, new: Array) -> Array:
-    """Ridge discriminant of two groups of rows."""
-    centred = np.concatenate([old - old.mean(axis=0), new - new.mean(axis=0)])
-    spread = centred.T @ centred / len(centred)
-    spread[np.diag_indices_from(spread)] += RIDGE + spread.shape[0] / len(centred)
-    return np.asarray(np.linalg.solve(spread, new.mean(axis=0) - old.mean(axis=0)))
+def _part(windows: Windows, old: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) -> Windows:
+    """Some rows of both windows."""
+    whole = windows.reference
+    reference = Reference(
+        _of(whole.sample, old),
+        n_classes=whole.n_classes,
+        columns=whole.columns,
+        block_length=whole.block_length,
+    )
+    return Windows(reference, _of(windows.recent, new), windows.problem, windows.min_labels)
 
 
 def _of(sample: Sample, rows: npt.NDArray[np.bool_]) -> Sample:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from detectors.attribution.contrast import (
-    BANDWIDTHS,
-    N_FOURIER,
-    Features,
-    Float32,
-    _ks_distances,
-    _separation,
-    dispersion,
-    principal,
-    quadratic_moments,
-    standardise,
-    whiten,
-)
-from detectors.attribution.permutation import PermutationResult, _combine, _interval, _shares
+from detectors.attribution.contrast import Permuted, combine
+from detectors.attribution.description import Description, Float32
+from detectors.attribution.permutation import PermutationResult
+from detectors.attribution.separation import separation
 from detectors.base import Array, Problem
-from detectors.learners.mmd import FourierFeatures, median_bandwidth
+from detectors.rows import bounded
 
 __all__ = ["selection_note", "selection_test"]
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -103,46 +96,22 @@ def selection_test(
     (0.001, 1)
     """
     _check(rows, labelled, n_permutations, block_length)
+    rows = bounded(rows)
     rng = np.random.default_rng(seed)
     slices = _slices(len(rows), block_length)
     turned = _turned(labelled, slices, n_permutations, rng)
 
-    def contrast(features: Features) -> Float32:
-        """Sums over the labelled rows, of features centred in each slice, shape (B + 1, q)."""
-        return np.asarray(turned @ _centred(features, slices).astype(np.float32))
-
+    centred = _centred(rows, slices)
     with threadpool_limits(limits=1):
-        ks = _ks_distances(rows, contrast)
-        dense = principal(standardise(_centred(rows, slices)))
-        width = median_bandwidth(dense, seed=seed)
-        sums = []
-        for factor, draw in zip(BANDWIDTHS, rng.integers(2**63, size=len(BANDWIDTHS)), strict=True):
-            fourier = FourierFeatures.draw(
-                dense.shape[1], bandwidth=factor * width, n_features=N_FOURIER, seed=int(draw)
-            )
-            sums.append(np.square(contrast(fourier(dense))).sum(axis=1))
-        moments = quadratic_moments(dense)
-        q = dense.shape[1]
-        sums.append(np.square(contrast(whiten(moments))).sum(axis=1))
-        moved = contrast(moments)
-        sums.append(np.square(moved[:, q : 2 * q]).sum(axis=1))
-        sums.append(np.square(contrast(dispersion(dense))[:, 0]))
-        maxima = [ks.max(axis=1), np.abs(moved).max(axis=1)]
-        statistic, p_value = _combine(np.cbrt(np.column_stack([*sums, *maxima]).astype(np.float64)))
+        description = Description.fit(centred, rng)
+        found = description.statistics(turned @ _centred(description(centred), slices))
+        statistic, p_value = combine(found.columns)
+        excess = np.maximum(found.distances[0] - found.distances.mean(axis=0), 0.0)
+        moments = description.moments_of(np.concatenate([centred[labelled], centred[~labelled]]))
         n = int(labelled.sum())
-        ordered = np.concatenate([moments[labelled], moments[~labelled]])
-        separation, error = _separation(ordered, n, 1)
-    effect = max(0.0, separation)
-    low, high = _interval(separation, error, effect)
-    return PermutationResult(
-        statistic=statistic,
-        p_value=p_value,
-        effect=effect,
-        shares=_shares(np.maximum(ks[0] - ks.mean(axis=0), 0.0).astype(np.float64)),
-        n_reference=n,
-        n_recent=len(rows) - n,
-        effect_low=low,
-        effect_high=high,
+        apart, error = separation(moments, n, 1)
+    return PermutationResult.of(
+        Permuted(statistic, p_value, excess.astype(np.float64)), apart, error, n, len(rows) - n
     )
 
 
@@ -153,8 +122,8 @@ def _slices(n: int, block_length: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def _centred(features: Features, slices: list[slice]) -> Array:
-    centred = np.asarray(features, np.float64).copy()
+def _centred(features: npt.NDArray[_Float], slices: list[slice]) -> npt.NDArray[_Float]:
+    centred = features.copy()
     for part in slices:
         centred[part] -= centred[part].mean(axis=0)
     return centred

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from detectors.attribution.contrast import principal, standardise
 from detectors.base import Array, IntArray
+from detectors.learners.features import principal, standardise
+from detectors.learners.folds import out_of_fold
 from detectors.learners.nuisance import cross_fit, make_folds
 
 __all__ = ["Severity", "Term", "decompose_loss"]
@@ -172,9 +174,8 @@ def _terms(loss: Array, window: IntArray, e: Array, expected: Array) -> tuple[Te
 
 def _expected_loss(rows: Array, loss: Array, folds: IntArray) -> Array:
     """Loss given the columns, whatever the window, by models that never saw the row's fold."""
-    expected = np.empty(len(loss))
-    for fold in np.unique(folds):
-        judged = folds == fold
+
+    def judge(taught: npt.NDArray[np.bool_], judged: npt.NDArray[np.bool_]) -> Array:
         trees = HistGradientBoostingRegressor(
             max_iter=60,
             learning_rate=0.1,
@@ -183,8 +184,9 @@ def _expected_loss(rows: Array, loss: Array, folds: IntArray) -> Array:
             early_stopping=False,
             random_state=0,
         )
-        expected[judged] = trees.fit(rows[~judged], loss[~judged]).predict(rows[judged])
-    return expected
+        return np.asarray(trees.fit(rows[taught], loss[taught]).predict(rows[judged]))
+
+    return out_of_fold(folds, judge)
 
 
 def _outside(reference: Array, recent: Array) -> float:

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray, State
 from detectors.learners.kernels import softmax_regression
-from detectors.rows import as_rows
+from detectors.rows import as_rows, bounded
 
 N_WAVES = 48
 """Random Fourier features, beside the rows and their squares."""
@@ -42,6 +42,7 @@ class ClassModel:
 
     def fit(self, rows: Array, labels: IntArray, seed: int) -> ClassModel:
         """Learn from rows (n, d) and codes (n,)."""
+        rows = bounded(rows)
         rng = np.random.default_rng(seed)
         mean, scale = rows.mean(axis=0), rows.std(axis=0)
         scale[scale < 1e-12] = 1.0

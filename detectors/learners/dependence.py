@@ -8,6 +8,7 @@ import numpy as np
 
 from detectors.base import Array
 from detectors.learners.moments import standardised
+from detectors.rows import bounded
 
 INFLATED = 1.2
 """Variance of a block's mean, in units of that of independent rows, from which a test that permutes
@@ -45,7 +46,7 @@ def dependence_length(rows: Array) -> int:
     >>> dependence_length(noise), dependence_length(noise + wave)
     (1, 84)
     """
-    seen = np.where(np.isfinite(rows), rows, np.nan)
+    seen = np.where(np.isfinite(rows), bounded(rows), np.nan)
     z = np.nan_to_num(standardised(seen))
     longest = max(len(rows) // 16, 1)
     lengths = [1]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
-from detectors.base import IntArray
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import Array, IntArray
+
+Judge = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.bool_]], Array]
+"""(rows that teach, rows to judge), both of shape (n,) -> values of the judged rows, in order."""
 
 N_FOLDS = 5
 """Folds of a reference: each row is scored by what four fifths of the others taught."""
@@ -26,3 +32,34 @@ def fold_of(n: int, seed: int) -> IntArray:
     order = np.random.default_rng(seed).permutation(chunks)
     folds: IntArray = order[np.arange(n) * len(order) // max(n, 1)]
     return folds
+
+
+def out_of_fold(folds: IntArray, judge: Judge) -> Array:
+    """Values of all rows, each from what the rows of other folds taught.
+
+    Values on rows that a model was fitted to are too good.
+
+    Parameters
+    ----------
+    folds
+        Fold of each row, shape (n,).
+    judge
+        Learns and judges, once a fold.
+
+    Returns
+    -------
+    Array
+        Shape (n, ...), as the judge's values.
+
+    Examples
+    --------
+    >>> rows = np.array([1.0, 3.0, 8.0])
+    >>> out_of_fold(np.array([0, 1, 1]), lambda taught, judged: rows[judged] - rows[taught].mean())
+    array([-4.5,  2. ,  7. ])
+    """
+    masks = [folds == fold for fold in np.unique(folds)]
+    parts = [judge(~mask, mask) for mask in masks]
+    values = np.empty((len(folds), *parts[0].shape[1:]))
+    for mask, part in zip(masks, parts, strict=True):
+        values[mask] = part
+    return values

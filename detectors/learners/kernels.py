@@ -141,8 +141,11 @@ def embed(
             if x < knots[k]:
                 score = -limit
             elif k + 1 < first[c + 1]:
-                slope = (at_knots[k + 1] - at_knots[k]) / (knots[k + 1] - knots[k])
-                score = at_knots[k] + (x - knots[k]) * slope
+                rise, width = at_knots[k + 1] - at_knots[k], knots[k + 1] - knots[k]
+                score = at_knots[k] + (x - knots[k]) * (rise / width)
+                if not abs(score) <= limit:
+                    # The slope between neighbours among all floats is infinite.
+                    score = at_knots[k] + (x - knots[k]) / width * rise
             elif x > knots[k]:
                 score = limit
             else:

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from detectors.base import Array, IntArray, State
 from detectors.learners.kernels import embed
-from detectors.rows import as_rows
+from detectors.rows import as_rows, bounded
 
 LIMIT = 3.0
 """Normal scores are cut to +-LIMIT: outside the reference's range it does not matter how far."""
@@ -65,7 +65,7 @@ class NormalScores:
     def fit(cls, reference: Array) -> NormalScores:
         """The map of a reference, shape (n, d); NaN means missing."""
         knots, at_knots = [], []
-        for column in np.asarray(reference, dtype=np.float64).T:
+        for column in bounded(np.asarray(reference, dtype=np.float64)).T:
             values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
             middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
             rows = _knots(counts)

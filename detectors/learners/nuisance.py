@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray
+from detectors.learners.features import Scale
+from detectors.learners.folds import out_of_fold
+from detectors.rows import bounded
 
-__all__ = ["Learner", "boosted_trees", "cross_fit", "make_folds", "quadratic_logistic"]
+__all__ = [
+    "Learner",
+    "QuadraticLogistic",
+    "boosted_trees",
+    "cross_fit",
+    "make_folds",
+    "quadratic_logistic",
+]
 
 Learner = Callable[[Array, IntArray, Array, int], Array]
 """(training rows, their classes, rows to judge, number of classes) -> probabilities (n, K)."""
@@ -24,8 +36,69 @@ STACK = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the trees that the stack chooses from; a finer grid fits the noise of the folds."""
 
 
+@dataclass(frozen=True, slots=True)
+class QuadraticLogistic:
+    """Ridge logistic regression on columns, squares and some products, as arrays.
+
+    Attributes
+    ----------
+    n_classes
+        Classes that a row can have.
+    known
+        Those that the rows had, ascending, shape (k,); none where there were no rows.
+    columns, terms
+        Scales of the columns, and of what is made of them.
+    weights, bias
+        By known class, shapes (t, k) and (k,).
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(500, 2))
+    >>> inside = (np.square(x).sum(axis=1) < 1.0).astype(np.int64)
+    >>> model = QuadraticLogistic.fit(x, inside, 2)
+    >>> model.predict(np.array([[0.0, 0.0], [2.0, 2.0]])).argmax(axis=1)
+    array([1, 0])
+    """
+
+    n_classes: int
+    known: IntArray
+    columns: Scale
+    terms: Scale
+    weights: Array
+    bias: Array
+
+    @classmethod
+    def fit(cls, rows: Array, classes: IntArray, n_classes: int) -> QuadraticLogistic:
+        """Learn from rows (n, d) and their classes (n,), from 0 to `n_classes` - 1."""
+        known = np.unique(classes)
+        if len(known) < 2:
+            nothing = Scale(np.zeros(rows.shape[1]), np.zeros(rows.shape[1]))
+            return cls(n_classes, known, nothing, nothing, np.empty((0, 0)), np.empty(0))
+        columns = Scale.fit(rows)
+        raw = _quadratic(np.clip(columns(rows), -5.0, 5.0))
+        terms = Scale.fit(raw)
+        # The squares of a far-off row must not decide alone; 6 standard deviations are far enough.
+        model = LogisticRegression(C=0.3, max_iter=1000).fit(np.clip(terms(raw), -6, 6), classes)
+        weights, bias = model.coef_.T, model.intercept_
+        if len(known) == 2:  # scikit-learn keeps one column for two classes
+            weights, bias = np.hstack([-weights, weights]) / 2, np.r_[-bias, bias] / 2
+        return cls(n_classes, known, columns, terms, np.ascontiguousarray(weights), bias)
+
+    def predict(self, rows: Array) -> Array:
+        """Probabilities, shape (n, n_classes); 0 for classes that the rows lacked."""
+        if not len(self.known):
+            return np.full((len(rows), self.n_classes), 1.0 / self.n_classes)
+        found = np.zeros((len(rows), self.n_classes))
+        if len(self.known) == 1:
+            found[:, self.known] = 1.0
+            return found
+        terms = np.clip(self.terms(_quadratic(np.clip(self.columns(rows), -5.0, 5.0))), -6.0, 6.0)
+        found[:, self.known] = softmax(terms @ self.weights + self.bias, axis=1)
+        return found
+
+
 def quadratic_logistic(rows: Array, classes: IntArray, judged: Array, n_classes: int) -> Array:
-    """Ridge logistic regression on columns, squares and some products.
+    """`QuadraticLogistic` as a learner.
 
     Examples
     --------
@@ -34,15 +107,7 @@ def quadratic_logistic(rows: Array, classes: IntArray, judged: Array, n_classes:
     >>> quadratic_logistic(x, inside, np.array([[0.0, 0.0], [2.0, 2.0]]), 2).argmax(axis=1)
     array([1, 0])
     """
-    if len(np.unique(classes)) < 2:
-        return _constant(classes, len(judged), n_classes)
-    centre, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
-    a, b = (_quadratic(np.clip((v - centre) / scale, -5.0, 5.0)) for v in (rows, judged))
-    centre, scale = a.mean(axis=0), a.std(axis=0) + 1e-9
-    # The squares of a far-off row must not decide alone; 6 standard deviations are far enough.
-    a, b = (np.clip((v - centre) / scale, -6.0, 6.0) for v in (a, b))
-    model = LogisticRegression(C=0.3, max_iter=1000)
-    return _probabilities(model, a, classes, b, n_classes)
+    return QuadraticLogistic.fit(rows, classes, n_classes).predict(judged)
 
 
 def boosted_trees(rows: Array, classes: IntArray, judged: Array, n_classes: int) -> Array:
@@ -66,7 +131,7 @@ def boosted_trees(rows: Array, classes: IntArray, judged: Array, n_classes: int)
         early_stopping=False,
         random_state=0,
     )
-    return _probabilities(model, rows, classes, judged, n_classes)
+    return _probabilities(model, bounded(rows), classes, bounded(judged), n_classes)
 
 
 def cross_fit(
@@ -109,14 +174,18 @@ def cross_fit(
     True
     """
     usable = np.ones(len(rows), bool) if train_on is None else train_on
-    fitted = np.zeros((len(learners), len(rows), n_classes))
-    for fold in np.unique(folds):
-        judged = folds == fold
-        seen = usable & ~judged
-        for position, learner in enumerate(learners):
-            fitted[position, judged] = learner(rows[seen], classes[seen], rows[judged], n_classes)
+
+    def fit(learner: Learner) -> Array:
+        return out_of_fold(
+            folds,
+            lambda taught, judged: learner(
+                rows[taught & usable], classes[taught & usable], rows[judged], n_classes
+            ),
+        )
+
+    fitted = [fit(learner) for learner in learners]
     if len(learners) == 1:
-        return np.asarray(fitted[0])
+        return fitted[0]
     mixtures = [(1.0 - share) * fitted[0] + share * fitted[1] for share in STACK]
     index = np.arange(len(rows))
     losses = [-np.log(np.maximum(p[index, classes], 1e-4)).mean() for p in mixtures]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, IntArray
+from detectors.rows import bounded
 
 N_BINS = 128
 """Bins of a score, at most; a score's p-value is known to one bin, and beyond its extremes not."""
@@ -66,7 +67,7 @@ def as_calibration(scores: npt.ArrayLike) -> Array:
     ...
     ValueError: scores must be (n, k) with n at least 8, got shape (3, 1)
     """
-    x = np.array(scores, dtype=np.float64)
+    x = bounded(np.array(scores, dtype=np.float64))
     if x.ndim != 2 or len(x) < MIN_ROWS or x.shape[1] == 0:
         raise ValueError(f"scores must be (n, k) with n at least {MIN_ROWS}, got shape {x.shape}")
     return x

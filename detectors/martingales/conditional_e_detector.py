@@ -15,7 +15,7 @@ from detectors.martingales.e_detector import EDetector
 from detectors.martingales.frozen_model import FrozenModel, spread
 from detectors.martingales.shiryaev_roberts import pay
 from detectors.martingales.support import Support
-from detectors.rows import as_labels, as_rows, label_column
+from detectors.rows import as_labels, as_rows, bounded, label_column
 
 TOLERANCE = 0.03
 """Probabilities that are off by less are no change: no frozen model is calibrated better."""
@@ -175,7 +175,7 @@ class ConditionalEDetector(EDetector):
         ValueError
             If no class has 30 rows while the others have too.
         """
-        x = np.array(rows, dtype=np.float64)
+        x = bounded(np.array(rows, dtype=np.float64))
         if x.ndim != 2 or x.shape[1] == 0:
             raise ValueError(f"rows must be (n, d) with a column, got shape {x.shape}")
         if n_classes < 2:

@@ -6,12 +6,14 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray
+from detectors.learners.folds import out_of_fold
 from detectors.learners.nuisance import N_INTERACTIONS, make_folds
 
 N_FOLDS = 3
@@ -70,14 +72,15 @@ class FrozenModel:
     def fit(cls, rows: Array, labels: IntArray, *, n_trees: int, seed: int) -> FrozenModel:
         """Learn from rows (n, d) and labels (n,) that are 0 or 1."""
         folds = make_folds(labels, N_FOLDS, np.random.default_rng(seed))
-        held_out = np.empty((2, len(rows)))
-        for fold in range(N_FOLDS):
-            inside = folds == fold
-            other = cls._learn(rows[~inside], labels[~inside], n_trees, seed)
-            held_out[:, inside] = other.log_odds(rows[inside])
+
+        def judge(taught: npt.NDArray[np.bool_], judged: npt.NDArray[np.bool_]) -> Array:
+            other = cls._learn(rows[taught], labels[taught], n_trees, seed)
+            return other.log_odds(rows[judged]).T
+
+        held_out = out_of_fold(folds, judge)
         slopes, intercepts = np.empty(2), np.empty(2)
         for learner in range(2):
-            model = LogisticRegression(C=100.0).fit(held_out[learner][:, None], labels)
+            model = LogisticRegression(C=100.0).fit(held_out[:, [learner]], labels)
             slopes[learner], intercepts[learner] = model.coef_[0, 0], model.intercept_[0]
         raw = cls._learn(rows, labels, n_trees, seed)
         return replace(raw, slopes=slopes, intercepts=intercepts)

@@ -7,7 +7,7 @@ from numba import njit
 
 from detectors.base import Array, IntArray, State
 from detectors.learners.folds import N_FOLDS, fold_of
-from detectors.rows import as_labels, as_rows
+from detectors.rows import as_labels, as_rows, bounded
 from detectors.scores.labelled import CLIP, leading_axes, reference_labels
 
 N_COMPONENTS = 8
@@ -61,6 +61,7 @@ class ClassConditionalScores:
         Array
             Shape (n, k), each row scored by the map that other rows taught.
         """
+        rows = bounded(rows)
         labels = reference_labels(labels, len(rows), n_classes)
         self._mean, self._axes = leading_axes(rows, N_COMPONENTS)
         components = (rows - self._mean) @ self._axes

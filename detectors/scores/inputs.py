@@ -96,12 +96,17 @@ class InputScores:
             )
         n_components = N_COMPONENTS[x.shape[1] > MAX_SQUARED] if x.shape[1] > 1 else 0
         embedding = Embedding.fit(x, n_components=n_components, n_waves=N_WAVES, seed=seed)
-        self._set(embedding)
         folds = fold_of(len(x), seed)
+        held_out = [folds == fold for fold in range(N_FOLDS)]
+        others = [embedding.refit(x[~rows]) for rows in held_out]
+        # A direction in which the rows of a single fold vary, such as that of a flag which is set
+        # once, cannot be scored out of fold.
+        p = min(len(other.loadings) for other in others)
+        embedding = embedding.leading(p)
+        self._set(embedding)
         scores = np.empty((len(x), len(self.names)))
-        for held_out in (folds == fold for fold in range(N_FOLDS)):
-            others = embedding.refit(x[~held_out])
-            scores[held_out] = self._columns(others, x[held_out])
+        for rows, other in zip(held_out, others, strict=True):
+            scores[rows] = self._columns(other.leading(p), x[rows])
         # Means along five directions say less about the mean along the one that will be watched.
         scores[:, self._locations] = self._columns(embedding, x)[:, self._locations]
         return scores

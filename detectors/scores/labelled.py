@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.base import Array, IntArray
-from detectors.rows import as_labels
+from detectors.rows import as_labels, bounded
 
 MAX_BLOCKS = 10
 """Classes with columns of their own, the most frequent ones; more only raise the thresholds."""
@@ -47,6 +47,7 @@ def leading_axes(rows: Array, n: int) -> tuple[Array, Array]:
     >>> ((rows - mean) @ axes).std(axis=0).round(3).tolist()
     [1.0, 1.0]
     """
+    rows = bounded(rows)
     mean = rows.mean(axis=0)
     scale = rows.std(axis=0)
     scale[scale < 1e-12] = np.inf

@@ -10,7 +10,7 @@ from numba import njit
 from detectors.base import Array, IntArray, State
 from detectors.learners.class_model import ClassModel
 from detectors.learners.folds import N_FOLDS, fold_of
-from detectors.rows import as_labels, as_rows
+from detectors.rows import as_labels, as_rows, bounded
 from detectors.scores.labelled import CLIP, MAX_BLOCKS, leading_axes, reference_labels
 
 N_COMPONENTS = 6
@@ -69,6 +69,7 @@ class ResidualScores:
             Shape (n, k); each row is scored by a model that other rows taught, because residuals
             on rows that a model was fitted to are too small.
         """
+        rows = bounded(rows)
         labels = reference_labels(labels, len(rows), n_classes)
         counts = np.bincount(labels, minlength=n_classes)
         # Residuals of two classes mirror each other, so one block says it all.

@@ -23,6 +23,7 @@ from detectors.martingales.conformal import ConformalShiryaevRoberts
 from detectors.martingales.label_e_detector import LabelEDetector
 from detectors.martingales.mondrian import MondrianShiryaevRoberts
 from detectors.names import DetectorName
+from detectors.rows import bounded
 from detectors.watches.contract import Feed
 
 __all__ = ["NamedWatch", "feed_of", "wanted"]
@@ -215,6 +216,7 @@ class _Filled:
     """
 
     def __init__(self, reference: Array) -> None:
+        reference = bounded(reference)
         known = np.isfinite(reference)
         self._gaps = np.flatnonzero(~known.all(axis=0))
         self._medians = np.array(
@@ -285,7 +287,8 @@ class NamedWatch:
         self.name = name
         self.factor = factor
         self._plan = _PLANS[name]
-        self._lesson = _Lesson(rows, labels, n_classes, arl0, seed, configured)
+        # Copied, because a reference's labels are filled in as they come.
+        self._lesson = _Lesson(rows, labels.copy(), n_classes, arl0, seed, configured)
         self._model: ClassModel | None = None
         self._filled = _Filled(rows) if self._plan.fills else None
         lesson = self._lesson

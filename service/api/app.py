@@ -16,7 +16,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
-from service.api.correction import correct_scores, prior_document
+from service.api.correction import correct_scores
+from service.api.documents import stream_document
 from service.api.events import Ingest
 from service.api.http import HttpServer, create_app
 from service.api.wiring import open_decoder
@@ -26,6 +27,7 @@ from service.notify.outbox import Handler, Outbox
 from service.notify.publisher import Publisher
 from service.notify.webhook import Webhook
 from service.pipeline.pipeline import Pipeline
+from service.pipeline.view import StreamView
 from service.records.request import Limits
 from service.repair.jobs import Jobs, Progress
 from service.repair.promotion import promote, rollback
@@ -62,44 +64,34 @@ class App:
     outbox: Outbox
     prometheus: CollectorRegistry
     ingest: Ingest | None = None
-    started: bool = False
 
     # -- what the HTTP interface shows ---------------------------------------------------------
+    #
+    # Called from other threads: all of it comes from the view that the loop published last, and
+    # from the store; the streams themselves are the loop's alone.
 
     def streams(self) -> list[dict[str, Any]]:
-        """Every stream as it is now."""
-        return [self._stream(name) for name in self.pipeline.streams]
+        """Every stream as it was after its last batch."""
+        view = self.pipeline.view
+        return [self._document(view.stream(name)) for name in view.names]
 
-    def _stream(self, name: str) -> dict[str, Any]:
-        stream = self.pipeline.streams[name]
-        monitor = stream.monitor
-        champion = self.store.champion(name)
-        return {
-            "name": name,
-            "problem": str(stream.settings.problem),
-            "phase": str(monitor.phase),
-            "observations": monitor.n_seen,
-            "labels": monitor.n_labelled,
-            "waiting_for_label": monitor.n_waiting,
-            "accuracy": monitor.served.accuracy,
-            "champion": champion.version if champion else None,
-            "false_alarm_every": stream.settings.false_alarm_every,
-            "statistics": {str(f): r for f, r in monitor.watches.statistics.items()},
-            "left_out": dict(monitor.watches.left_out),
-            "open_incidents": list(stream.open),
-            "segments": {f"{k}={v}": phase for (k, v), phase in stream.segments.values.items()},
-            "prior": prior_document(*stream.correction),
-        }
+    def stream(self, name: str) -> dict[str, Any] | None:
+        """One stream, or None if this process has no such stream."""
+        view = self.pipeline.view
+        return self._document(view.stream(name)) if view.parts(name) else None
+
+    def _document(self, stream: StreamView) -> dict[str, Any]:
+        has_model = stream.settings.model is not None
+        return stream_document(stream, self.store.champion(stream.name) if has_model else None)
 
     def correct_scores(self, stream: str, scores: object) -> dict[str, Any]:
         """Scores as the service would correct its own now."""
-        self._known(stream)
-        classes, correction = self.pipeline.streams[stream].correction
-        if not classes:
+        known = self.pipeline.view.stream(stream)
+        if not known.classes:
             raise ValueError(
                 f"stream {stream!r} has no scores: it has neither a model nor declared classes"
             )
-        return correct_scores(classes, correction, scores)
+        return correct_scores(known.classes, known.correction, scores)
 
     def incidents(
         self, stream: str | None = None, state: str | None = None, limit: int = 100
@@ -118,44 +110,37 @@ class App:
 
     def ready(self) -> tuple[bool, str]:
         """Whether records are being taken, and otherwise why not."""
-        return self.started, "" if self.started else "starting"
+        is_ready = self.pipeline.view.is_ready
+        return is_ready, "" if is_ready else "starting"
 
     # -- what an operator can ask for ----------------------------------------------------------
 
     def close_incident(self, id_: str, reason: str) -> dict[str, Any]:
         """Have an open incident resolved at the next step of the loop."""
-        if not any(
-            id_ in s.open for name in self.pipeline.streams for s in self.pipeline.parts(name)
-        ):
+        if not self.pipeline.view.has_open(id_):
             raise LookupError(f"no open incident has the id {id_!r}")
-        self.pipeline.to_close.put((id_, reason))
+        self.pipeline.requests.close(id_, reason)
         return {"id": id_, "detail": "it is closed with the next records"}
 
     def promote(self, stream: str, version: int, reason: str) -> dict[str, Any]:
-        """Make a version the champion."""
-        self._known(stream)
+        """Make a version the champion; the loop adopts it at its next checkpoint."""
+        self.pipeline.view.stream(stream)
         return asdict(promote(self.store, self.registry, stream, version, reason))
 
     def rollback(self, stream: str, reason: str) -> dict[str, Any]:
-        """Make the former champion the champion again."""
-        self._known(stream)
+        """Make the former champion the champion again, as above."""
+        self.pipeline.view.stream(stream)
         return asdict(rollback(self.store, self.registry, stream, reason))
-
-    def _known(self, stream: str) -> None:
-        if stream not in self.pipeline.streams:
-            raise LookupError(f"there is no stream {stream!r}")
 
     # -- life ----------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
         """Work until the source is exhausted or `stop` is set."""
         spare_collections()
-        self.started = True
-        log.info("started", streams=list(self.pipeline.streams))
+        log.info("started", streams=self.pipeline.view.names)
         try:
             self.pipeline.run(stop)
         finally:
-            self.started = False
             if self.ingest is not None:
                 self.ingest.stop()
         log.info("stopped", records="written")

@@ -43,15 +43,19 @@ START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5
 
 
-class View(Protocol):
+class Reader(Protocol):
     """What the pages show. Called from several threads; has to be quick."""
 
     def streams(self) -> Sequence[Mapping[str, Any]]:
         """Return a document for each stream.
 
-        With `name`; the status page also shows `phase`, `observations`, `labels`, `accuracy`,
-        `champion` and `open_incidents` as far as they are there.
+        With `name`; the status page also shows `phase`, `reason`, `observations`, `labels`,
+        `accuracy`, `champion` and `open_incidents` as far as they are there.
         """
+        ...
+
+    def stream(self, name: str) -> Mapping[str, Any] | None:
+        """Return the document of one stream, or None if there is none of that name."""
         ...
 
     def incidents(
@@ -122,7 +126,7 @@ class Promotion(Reason):
 
 
 def create_app(
-    view: View,
+    reader: Reader,
     metrics_registry: CollectorRegistry,
     token: str | None = None,
     operator: Operator | None = None,
@@ -132,7 +136,7 @@ def create_app(
 
     Parameters
     ----------
-    view
+    reader
         What it shows.
     metrics_registry
         What `/metrics` shows.
@@ -152,8 +156,8 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
     )
     _add_errors(app)
-    _add_pages(app, view, metrics_registry)
-    _add_api(app, view)
+    _add_pages(app, reader, metrics_registry)
+    _add_api(app, reader)
     _add_operations(app, operator)
     add_ingest(app, ingest)
     _add_guard(app, token, ingest)
@@ -216,11 +220,11 @@ def _add_errors(app: FastAPI) -> None:
         return problem(503, "the store cannot be read at the moment")
 
 
-def _add_pages(app: FastAPI, view: View, metrics_registry: CollectorRegistry) -> None:
+def _add_pages(app: FastAPI, reader: Reader, metrics_registry: CollectorRegistry) -> None:
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
-        incidents = view.incidents(None, None, 50)
-        return HTMLResponse(status_page(__version__, view.ready(), view.streams(), incidents))
+        incidents = reader.incidents(None, None, 50)
+        return HTMLResponse(status_page(__version__, reader.ready(), reader.streams(), incidents))
 
     @app.get("/metrics", include_in_schema=False)
     def metrics(request: Request) -> Response:
@@ -230,26 +234,26 @@ def _add_pages(app: FastAPI, view: View, metrics_registry: CollectorRegistry) ->
     @app.get("/healthz")
     def healthz() -> JSONResponse:
         """Whether the process works; if not, restart it."""
-        return _check(view.healthy(), "the process cannot go on")
+        return _check(reader.healthy(), "the process cannot go on")
 
     @app.get("/readyz")
     def readyz() -> JSONResponse:
         """Whether records are being worked on."""
-        return _check(*view.ready())
+        return _check(*reader.ready())
 
 
 def _check(is_good: bool, reason: str) -> JSONResponse:
     return JSONResponse({"status": "ok"}) if is_good else problem(503, reason)
 
 
-def _add_api(app: FastAPI, view: View) -> None:
+def _add_api(app: FastAPI, reader: Reader) -> None:
     @app.get("/api/v1/streams")
     def streams() -> JSONResponse:
-        return JSONResponse({"streams": [dict(s) for s in view.streams()]})
+        return JSONResponse({"streams": [dict(s) for s in reader.streams()]})
 
     @app.get("/api/v1/streams/{name}")
     def stream(name: str) -> JSONResponse:
-        found = next((s for s in view.streams() if s["name"] == name), None)
+        found = reader.stream(name)
         if found is None:
             raise HTTPException(404, f"there is no stream {name!r}")
         return JSONResponse(dict(found))
@@ -259,7 +263,7 @@ def _add_api(app: FastAPI, view: View) -> None:
         """Correct scores for the stream's present class frequencies; changes nothing."""
         body = await _limited_body(request, MAX_SCORES_BYTES)
         # Beside the event loop, which has to go on answering whether the process is healthy.
-        return JSONResponse(await run_in_threadpool(_corrected, view, name, body))
+        return JSONResponse(await run_in_threadpool(_corrected, reader, name, body))
 
     @app.get("/api/v1/incidents")
     def incidents(
@@ -267,12 +271,12 @@ def _add_api(app: FastAPI, view: View) -> None:
         state: IncidentState | None = None,
         limit: Annotated[int, Query(ge=1, le=MAX_INCIDENTS)] = 100,
     ) -> JSONResponse:
-        found = view.incidents(stream, None if state is None else state.value, limit)
+        found = reader.incidents(stream, None if state is None else state.value, limit)
         return JSONResponse({"incidents": [dict(i) for i in found]})
 
     @app.get("/api/v1/incidents/{id_}")
     def incident(id_: str) -> JSONResponse:
-        found = view.incident(id_)
+        found = reader.incident(id_)
         if found is None:
             raise HTTPException(404, f"there is no incident {id_!r}")
         return JSONResponse(dict(found))
@@ -318,7 +322,7 @@ async def _limited_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _corrected(view: View, name: str, body: bytes) -> dict[str, Any]:
+def _corrected(reader: Reader, name: str, body: bytes) -> dict[str, Any]:
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
@@ -326,7 +330,7 @@ def _corrected(view: View, name: str, body: bytes) -> dict[str, Any]:
     if not isinstance(asked, dict) or asked.keys() != {"scores"}:
         raise HTTPException(422, 'body: expected an object with the one field "scores"')
     try:
-        return dict(view.correct_scores(name, asked["scores"]))
+        return dict(reader.correct_scores(name, asked["scores"]))
     except LookupError as error:
         raise HTTPException(404, str(error.args[0])) from error
     except ScoresError as error:

@@ -37,6 +37,7 @@ _CLASS_OF_STATE = {
     "suspecting": "warn",
     "confirmed": "bad",
     "open": "bad",
+    "failed": "bad",
     "repairing": "warn",
     "resolved": "good",
     "watching": "good",
@@ -59,9 +60,9 @@ def status_page(
     ready
         Whether it works, and why not.
     streams
-        As `View.streams` gives them.
+        As `Reader.streams` gives them.
     incidents
-        As `View.incidents` gives them, newest first.
+        As `Reader.incidents` gives them, newest first.
     """
     is_ready, reason = ready
     state = _mark("ready", "good") if is_ready else _mark(f"not ready: {reason}", "bad")
@@ -88,7 +89,7 @@ def _streams(streams: Sequence[Mapping[str, Any]]) -> str:
         [
             (
                 _link(f"/api/v1/streams/{quote(str(s['name']), safe='')}", s["name"]),
-                _state(s.get("phase")),
+                _state(s.get("phase"), s.get("reason")),
                 _number(s.get("observations")),
                 _number(s.get("labels")),
                 _number(s.get("accuracy")),
@@ -139,8 +140,10 @@ def _number(value: object) -> str:
     return f"<td class=number>{shown}</td>"
 
 
-def _state(value: object) -> str:
-    return f"<td>{_mark(str(value), _CLASS_OF_STATE.get(str(value), 'soft'))}</td>"
+def _state(value: object, reason: object = "") -> str:
+    mark = _mark(str(value), _CLASS_OF_STATE.get(str(value), "soft"))
+    why = f"<br><span class=soft>{_shown(reason)}</span>" if reason else ""
+    return f"<td>{mark}{why}</td>"
 
 
 def _point(value: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,8 @@ def replay_file(
     Returns
     -------
     dict
-        Records, observations and labels read, records refused, and seconds taken.
+        Observations and labels read, records refused, incidents written and how many of them were
+        confirmed, what streams raised that ended early, and seconds taken.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shiftwatch-replay-") as folder:
@@ -48,10 +48,11 @@ def replay_file(
         with open_app(own, source) as app:
             app.pipeline.pause_while_training = True
             _run(app, source, console)
-            found = [i for s in app.pipeline.streams for i in app.store.incidents(s, limit=None)]
+            view, refused = app.pipeline.view, app.pipeline.n_refused
+            found = [i for s in view.names for i in app.store.incidents(s, limit=None)]
             found.sort(key=lambda i: (i.opened_at.index, i.stream, i.id))
-            refused = app.pipeline.n_refused
-            counts = {s.name: s.monitor for s in app.pipeline.streams.values()}
+            streams = [view.stream(name) for name in view.names]
+            failed = [str(failure) for failure in app.pipeline.failures]
         if (Path(folder) / "dead-letters.jsonl").exists():
             shutil.copyfile(
                 Path(folder) / "dead-letters.jsonl",
@@ -61,11 +62,12 @@ def replay_file(
         for incident in found:
             file.write(json.dumps(incident.to_json(), ensure_ascii=False) + "\n")
     return {
-        "observations": sum(m.n_seen for m in counts.values()),
-        "labels": sum(m.n_labelled for m in counts.values()),
+        "observations": sum(s.observations for s in streams),
+        "labels": sum(s.labels for s in streams),
         "refused": refused,
         "incidents": len(found),
         "confirmed": sum(i.confirmed_at is not None for i in found),
+        "failed": failed,
         "seconds": round(time.monotonic() - started, 2),
     }
 
@@ -109,18 +111,15 @@ def _run(app: App, source: FileSource, console: Console) -> None:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    stop = threading.Event()
+    pipeline = app.pipeline
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None, note="")
-        done = 0
-        while app.pipeline.step(timeout_s=0.05) and not stop.is_set():
-            done = app.pipeline.n_records
-            left = source.lag()
-            incidents = sum(len(s.open) for s in app.pipeline.streams.values())
+        while pipeline.step(timeout_s=0.05) or not pipeline.write():
+            done, left, view = pipeline.n_records, source.lag(), pipeline.view
+            incidents = sum(len(view.stream(name).open_incidents) for name in view.names)
             progress.update(
                 task,
                 completed=done,
                 total=None if left is None else done + left,
                 note=f"{incidents} open" if incidents else "",
             )
-        app.pipeline.write()

@@ -156,8 +156,9 @@ class Event:
     delay: int | None
 
 
+@lru_cache(maxsize=4 * LATEST)
 def event(stream: str, seed: int, step: int, regime: Regime, *, images: bool) -> Event:
-    """The event of a step: a pure function of its arguments."""
+    """The event of a step, a pure function of its arguments; kept until its label was sent."""
     rng = np.random.default_rng([seed, step, int(images)])
     delay = label_delay(seed, step, images)
     body: dict[str, object] = {"stream": stream, "id": f"{stream}-{step}", "time": _time(step)}

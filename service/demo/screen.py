@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,10 +16,8 @@ from rich.table import Table
 from rich.text import Text
 from standardwebhooks import Webhook as Verifier
 
+from service.demo.result import PhaseResult
 from service.domain.incident import Incident, IncidentState
-
-if TYPE_CHECKING:
-    from service.demo.driver import PhaseResult
 
 COLOURS = {
     IncidentState.SUSPECTED: "yellow",
@@ -110,20 +108,24 @@ class Screen:
             if not self._console.is_terminal and event["step"] == event["steps"]:
                 self._console.print(f"  {title}: {note}", highlight=False)
 
-    def training_done(self, title: str) -> None:
+    def training_done(self, title: str, precision: str = "") -> None:
         """Take a finished training off the screen."""
         task = self._tasks.pop(title, None)
         if task is not None:
             self._progress.remove_task(task)
-            self._say(Text(f"  trained: {title}", "green"))
+            self._say(Text(f"  trained: {title}{precision and f', in {precision}'}", "green"))
 
-    def serving(self, url: str) -> None:
-        """Say where the service answers."""
-        self._say(f"serving {url}/  (metrics: {url}/metrics)")
+    def serving(self, url: str, streams: Sequence[str]) -> None:
+        """Say where the service answers, and what it serves."""
+        self._say(f"serving {url}/  (metrics: {url}/metrics): {', '.join(streams)}")
 
     def act(self, number: int, of: int, title: str, stream: str) -> None:
         """A phase begins."""
         self._say(Text(f"\nphase {number}/{of}  {title}  [{stream}]", "bold cyan"))
+
+    def quiet(self, stream: str, n: int) -> None:
+        """A stream begins with its reference."""
+        self._say(f"  first {n} observations of {stream} in which nothing moves")
 
     def incident(self, incident: Incident) -> None:
         """An incident is new or has changed."""
@@ -146,8 +148,7 @@ class Screen:
         """A phase is over."""
         verdict = " + ".join(result.verdict) or "nothing"
         right = result.verdict == sorted(result.truth)
-        for task in list(self._tasks):
-            self.training_done(task)
+        self.training_done(f"fine-tuning {result.stream}")
         self._say(Text(f"  verdict: {verdict}", "bold green" if right else "bold red"))
 
     def table(self, rows: Sequence[tuple[str, PhaseResult]], wall_s: float) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from service.demo.digits import Regime, Shift, messages
-from service.records.record import Record
+from service.records.block import Block, Run
 from service.sources.source import OneLane
 
 IMAGES = "digits"
@@ -29,15 +29,15 @@ class Story:
         Seed of every event.
     changes
         By stream: the first step of each shift, and the shift, in order.
-    done
-        Whether the demo has come to its end.
+    n_over
+        Acts that are over.
     """
 
     seed: int
     changes: dict[str, list[tuple[int, Shift]]] = field(
         default_factory=lambda: {name: [] for name in STREAMS}
     )
-    done: bool = False
+    n_over: int = 0
 
     def regime(self, stream: str, step: int) -> Regime:
         """The world of a stream at a step."""
@@ -51,19 +51,21 @@ class Story:
         """Write the story so that a restart tells it again."""
         changes = {k: [[step, str(shift)] for step, shift in v] for k, v in self.changes.items()}
         new = path.with_suffix(".new")
-        new.write_text(json.dumps({"seed": self.seed, "changes": changes, "done": self.done}))
+        new.write_text(json.dumps({"seed": self.seed, "changes": changes, "n_over": self.n_over}))
         new.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Story | None:
-        """The story on disk, or None."""
+        """The story on disk; None without one, or where another version wrote it."""
         if not path.exists():
             return None
         document = json.loads(path.read_text())
+        if set(document) != {"seed", "changes", "n_over"}:
+            return None
         changes = {
             k: [(step, Shift(shift)) for step, shift in v] for k, v in document["changes"].items()
         }
-        return cls(document["seed"], changes, document["done"])
+        return cls(document["seed"], changes, document["n_over"])
 
 
 class DemoSource(OneLane):
@@ -94,19 +96,27 @@ class DemoSource(OneLane):
         """Whether everything allowed has been sent."""
         return all(self.position(s) >= self.allowed[s] for s in STREAMS)
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:  # noqa: ARG002 - never waits
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:  # noqa: ARG002 - never waits
         """The next records, whole steps at a time."""
-        records: list[Record] = []
+        runs: list[Run] = []
+        offsets: list[int] = []
+        values: list[bytes] = []
+        keys: list[bytes | None] = []
         for stream in STREAMS:
-            while self.position(stream) < self.allowed[stream] and len(records) < max_records:
+            begin = len(values)
+            while self.position(stream) < self.allowed[stream] and len(values) < max_records:
                 step, first = divmod(self._next[stream], OFFSETS_PER_STEP)
                 regime_at = partial(self.story.regime, stream)
                 sent = messages(stream, self.story.seed, step, regime_at, images=stream == IMAGES)
-                for k in range(first, len(sent)):
-                    offset = step * OFFSETS_PER_STEP + k
-                    records.append(Record(stream, 0, offset, stream.encode(), sent[k]))
+                values += sent[first:]
+                offsets += range(
+                    step * OFFSETS_PER_STEP + first, step * OFFSETS_PER_STEP + len(sent)
+                )
                 self._next[stream] = (step + 1) * OFFSETS_PER_STEP
-        return records
+            if n := len(values) - begin:
+                runs.append(Run(stream, 0, n))
+                keys += [stream.encode()] * n
+        return Block(runs, offsets, values, keys=keys)
 
     def seek(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Go on at the store's offsets."""

@@ -49,6 +49,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.events)
 
+    def is_label(self, place: int) -> bool:
+        """Whether an event is a label."""
+        return bool(self.events.is_label[place])
+
+    def index(self, place: int) -> int:
+        """The index of an event's observation."""
+        return int(self.events.index[place])
+
     def at(self, place: int) -> Coordinates:
         """Where the record of an event stands."""
         return self.columns.at(int(self.events.records[place]))
@@ -123,7 +131,7 @@ class Batch:
                 found[n] = served.of_spilled(events.spilled[place])
             elif self.first <= at < self.first + len(self._answers):
                 found[n] = self._answers[at - self.first]
-            elif found[n] is None and columns.kinds[record] == LABEL:
+            if found[n] is None and columns.kinds[record] == LABEL:
                 found[n] = columns.prediction(record)
         self._index += index.tolist()
         self._labels += [str(events.labels[place]) for place in places.tolist()]

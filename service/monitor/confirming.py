@@ -6,15 +6,45 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectors.base import Factor, Kind, Verdict
+from detectors.base import Alarm, Factor, Kind, Verdict
 from detectors.learners.prior import PriorCorrection
 from service.domain.decision import ActionKind, Decision
-from service.domain.incident import Incident, IncidentState, Point
+from service.domain.incident import Incident, IncidentState, Point, incident_id
 from service.monitor.examiner import aloud
-from service.monitor.findings import staying
+from service.monitor.findings import findings, staying
+from service.records.columns import Coordinates
 
 RETURN_ALPHA = 0.05
 """Evidence counts as returned to the reference when no factor is rejected at this level."""
+
+
+def opened(stream: str, at: Coordinates, now: Point, alarm: Alarm, change_point: int) -> Incident:
+    """The incident of a suspicion, which the record at some coordinates has opened."""
+    return Incident(
+        id=incident_id(stream, *at),
+        stream=stream,
+        state=IncidentState.SUSPECTED,
+        kind=Kind.UNDETERMINED,
+        factors=(),
+        opened_at=now,
+        change_point=change_point,
+        detail=f"{alarm.detector} on {alarm.factor}: "
+        f"{alarm.statistic:.3g} over {alarm.threshold:.3g}",
+    )
+
+
+def added(
+    stream: str, at: Coordinates, began: Point, verdict: Verdict, change_point: int
+) -> Incident:
+    """The incident of what has moved beside what was known to have, as a comparison found."""
+    return Incident(
+        id=incident_id(f"{stream}/{verdict.kind}", *at),
+        stream=stream,
+        state=IncidentState.SUSPECTED,
+        opened_at=began,
+        change_point=change_point,
+        **findings(verdict),
+    )
 
 
 def confirmed(

@@ -14,14 +14,18 @@ from service.records.schema import FeatureSchema
 
 MAX_LEVELS = 12
 """Levels of a categorical feature with a column of their own; the others share one."""
+MIN_LEVEL = 5
+"""Observations of the reference that such a level has at least: of a rarer one a fold of the
+reference may have none, and nothing can be learned of it."""
 
 
 class Encoder:
     """Turns features into numeric columns; fitted on the reference, then frozen with it.
 
     Numeric features have one column, boolean ones a column of 0 and 1, and categorical ones a
-    column of 0 and 1 for each of the reference's 12 most frequent levels and one for all others.
-    A missing value is NaN in every column of its feature.
+    column of 0 and 1 for each of the reference's 12 most frequent levels and one for all others;
+    levels that fewer than 5 observations have are among the others. A missing value is NaN in every
+    column of its feature.
 
     Parameters
     ----------
@@ -54,7 +58,8 @@ class Encoder:
             del counts[None]
             # Equally frequent levels in the order of their names: the columns must not depend on
             # which came first.
-            ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+            common = [(level, n) for level, n in counts.items() if n >= MIN_LEVEL]
+            ranked = sorted(common, key=lambda item: (-item[1], str(item[0])))
             levels[name] = tuple(str(level) for level, _ in ranked[:MAX_LEVELS])
         self.levels = levels
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from detectors.base import IntArray
 from service.domain.waiting import Spilled
-from service.monitor.labels import Change, Counted
+from service.monitor.label_outcomes import Change, Counted
 
 
 class Delay(NamedTuple):

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectors.base import Evidence, Kind, Verdict
+from detectors.attribution.windows import Reference, Windows
+from detectors.base import Array, Evidence, Kind, Verdict
 from detectors.confirm import ConfirmPlan, Look, Suspicion
 from detectors.explanation.explain import explain
 from detectors.explanation.localise import localise
@@ -40,37 +41,16 @@ class Examiner:
         self, suspicion: Suspicion, others: Sequence[Sequence[Evidence]] = (), n_parts: int = 1
     ) -> Look:
         """Take the look that is due, together with the evidence of other parts of the stream."""
-        representation = self.baseline.representation
-        return suspicion.look(
-            self.baseline.sample(self._most),
-            representation.complete,
-            n_classes=self.baseline.n_classes,
-            columns=representation.complete_columns,
-            block_length=self.baseline.block_length,
-            others=others,
-            n_parts=n_parts,
-        )
+        return suspicion.look(self._reference, self._complete, others=others, n_parts=n_parts)
 
     def settle(self, suspicion: Suspicion) -> Verdict:
         """Test the evidence of an undetermined verdict again, with the labels that came since."""
-        representation = self.baseline.representation
-        return suspicion.settle(
-            self.baseline.sample(self._most),
-            representation.complete,
-            n_classes=self.baseline.n_classes,
-            columns=representation.complete_columns,
-            block_length=self.baseline.block_length,
-        )
+        return suspicion.settle(self._reference, self._complete)
 
     def provisional(self, suspicion: Suspicion) -> dict[str, Any]:
         """What the inputs alone say while labels are late, as a JSON object."""
-        verdict = suspicion.provisional(
-            self.baseline.sample(self._most),
-            self.baseline.representation.complete,
-            n_classes=self.baseline.n_classes,
-            alpha=self.plan.spend(len(self.plan.looks) - 1),
-            block_length=self.baseline.block_length,
-        )
+        alpha = self.plan.spend(len(self.plan.looks) - 1)
+        verdict = suspicion.provisional(self._reference, self._complete, alpha=alpha)
         return {
             "kind": str(verdict.kind),
             "factors": sorted(str(f) for f in verdict.factors),
@@ -81,25 +61,23 @@ class Examiner:
         self, suspicion: Suspicion, verdict: Verdict, waiting: LabelJoin
     ) -> dict[str, Any]:
         """What goes with a verdict, for people and programs."""
-        most, losses = self._most, (self.baseline.losses(self._most), suspicion.losses())
+        windows = self._windows(suspicion)
+        losses = self.baseline.losses(self._most), suspicion.losses()
         told = explain(
-            self.baseline.sample(most),
-            suspicion.sample(self.baseline.representation.complete),
-            self.plan.problem,
+            windows,
             verdict,
-            n_classes=self.baseline.n_classes,
             alpha=self.plan.alpha,
             seed=suspicion.seed,
-            min_labels=self.plan.min_labels,
-            block_length=self.baseline.block_length,
             losses=None if losses[0] is None or losses[1] is None else (losses[0], losses[1]),
         )
         document: dict[str, Any] = {}
         if told.severity is not None:
             document["severity"] = {"loss": told.loss, **dataclasses.asdict(told.severity)}
+        if placeholders := self._placeholders(suspicion):
+            document["placeholders"] = placeholders
         if told.direction_suspect:
             document["direction_suspect"] = told.direction_suspect
-        if segments := self._segments(suspicion):
+        if segments := self._segments(suspicion, windows):
             document["segments"] = segments
         if told.chosen_labels:
             document["chosen_labels"] = told.chosen_labels
@@ -109,26 +87,47 @@ class Examiner:
             document["label_queries"] = waiting.ids(rows)
         return document
 
-    def _segments(self, suspicion: Suspicion) -> dict[str, Any]:
+    def _placeholders(self, suspicion: Suspicion) -> list[dict[str, Any]]:
+        """Values of the evidence that stand for none, and how often they do in either window."""
+        find = self.baseline.representation.placeholders
+        reference = self.baseline.rows[self.baseline.first :]
+        before = {(p.feature, p.value): p.n for p in find(reference)}
+        rows = suspicion.rows
+        return [
+            {
+                "feature": p.feature,
+                "value": p.value,
+                "recent": p.n / len(rows),
+                "reference": before.get((p.feature, p.value), 0) / len(reference),
+            }
+            for p in find(rows)
+        ]
+
+    def _segments(self, suspicion: Suspicion, windows: Windows) -> dict[str, Any]:
         """In which values of each segment something moved, by the segment's name."""
         found: dict[str, Any] = {}
         for name in self.segments:
             values = self.baseline.segment(name, self._most), suspicion.segment(name)
             if len(set(values[0]) | set(values[1])) < 2:
                 continue
-            place = localise(
-                self.baseline.sample(self._most),
-                suspicion.sample(self.baseline.representation.complete),
-                *values,
-                self.plan.problem,
-                n_classes=self.baseline.n_classes,
-                alpha=self.plan.alpha,
-                seed=suspicion.seed,
-                min_labels=self.plan.min_labels,
-                block_length=self.baseline.block_length,
-            )
+            place = localise(windows, *values, alpha=self.plan.alpha, seed=suspicion.seed)
             found[name] = dataclasses.asdict(place)
         return found
+
+    @property
+    def _reference(self) -> Reference:
+        return self.baseline.compared(self._most)
+
+    def _complete(self, rows: Array) -> Array:
+        return self.baseline.representation.complete(rows)
+
+    def _windows(self, suspicion: Suspicion) -> Windows:
+        return Windows(
+            self._reference,
+            suspicion.sample(self._complete),
+            self.plan.problem,
+            self.plan.min_labels,
+        )
 
 
 def aloud(explanation: Mapping[str, Any]) -> list[str]:
@@ -141,11 +140,19 @@ def aloud(explanation: Mapping[str, Any]) -> list[str]:
     ['only camera 7']
     >>> aloud({"segments": {"camera": {**camera, "only": False}}})
     ['at least camera 7']
+    >>> sentinel = {"feature": "speed", "value": 1.79769e308, "recent": 0.05, "reference": 0.0}
+    >>> aloud({"placeholders": [sentinel]})
+    ['speed is 1.79769e+308 in 5 % of the observations (0 % of the reference): a placeholder?']
     """
     said = [
         f"{'only' if place['only'] else 'at least'} {name} {', '.join(place['moved'])}"
         for name, place in explanation.get("segments", {}).items()
         if place["moved"] and (place["unmoved"] or place["untested"])
+    ]
+    said += [
+        f"{p['feature']} is {p['value']:g} in {100 * p['recent']:.2g} % of the observations "
+        f"({100 * p['reference']:.2g} % of the reference): a placeholder?"
+        for p in explanation.get("placeholders", ())
     ]
     said += [
         explanation[key] for key in ("direction_suspect", "chosen_labels") if key in explanation

@@ -9,7 +9,8 @@ import numpy as np
 
 from service.domain.waiting import Spilled
 from service.monitor.events import Delay, Events
-from service.monitor.labels import NO_CHANGE, Change, Joined, LabelJoin, Outcome
+from service.monitor.label_outcomes import NO_CHANGE, Change, Joined, Outcome
+from service.monitor.labels import LabelJoin
 from service.records.columns import GONE, LABEL, OBSERVATION, Columns
 
 AT_ONCE = 16

@@ -117,9 +117,11 @@ class Kept:
         size = len(self._index)
         while 2 * (self._n + n) > size:
             size *= 2
-        self._index = np.empty(size, np.int64)
-        self._values = np.empty((size, *values.shape[1:]), values.dtype)
-        self._alive = np.zeros(size, np.bool_)
+        if size > len(self._index):
+            self._index = np.empty(size, np.int64)
+            self._values = np.empty((size, *values.shape[1:]), values.dtype)
+            self._alive = np.empty(size, np.bool_)
+        self._alive[:] = False
         self._index[: self._n], self._values[: self._n] = index, values
         self._alive[: self._n] = True
         self._begin, self._end = 0, self._n

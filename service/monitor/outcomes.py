@@ -11,7 +11,8 @@ from detectors.base import Alarm, Evidence, IntArray
 from service.domain.decision import Decision
 from service.domain.incident import Incident
 from service.monitor.events import Delay
-from service.monitor.labels import Counted, Ended, Mistimed, Outcome
+from service.monitor.label_outcomes import Counted, Ended, Mistimed, Outcome
+from service.monitor.representation import Placeholder
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Outcomes:
         Indices at which a new reference began.
     left_out
         For each watch that a reference could not teach, the reason.
+    placeholders
+        Values of a reference that was completed which stand for none.
     """
 
     incidents: Sequence[Incident] = ()
@@ -74,6 +77,7 @@ class Outcomes:
     evidence: Sequence[Evidence] = ()
     renewed: Sequence[int] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    placeholders: Sequence[Placeholder] = ()
 
 
 NOTHING = Outcomes()
@@ -92,6 +96,7 @@ def all_of(steps: Iterable[Outcomes]) -> Outcomes:
         evidence=[e for step in changed for e in step.evidence],
         renewed=[n for step in changed for n in step.renewed],
         left_out={name: why for step in changed for name, why in step.left_out.items()},
+        placeholders=[p for step in changed for p in step.placeholders],
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.attribution.windows import Sample
+from detectors.attribution.windows import Reference, Sample
 from detectors.base import Array, IntArray, State
 from detectors.confirm import UNLABELLED
 from detectors.learners.dependence import dependence_length
@@ -67,6 +67,7 @@ class Baseline:
         self._segments: dict[int, Mapping[str, str]] = {}
         self._labels_at_check = 0
         self._check_at = start + size
+        self._compared: tuple[int, Reference] | None = None
 
     @property
     def end(self) -> int:
@@ -126,8 +127,10 @@ class Baseline:
         self.frozen = True
 
     def label(self, index: IntArray, labels: Sequence[str], served: Sequence[str | None]) -> None:
-        """Take labels of the window, and what had been predicted; late ones count too."""
-        for n, label, answer in zip(index.tolist(), labels, served, strict=True):
+        """Take those labels that are of the window, and what had been predicted; also late."""
+        held = (index >= self.start) & (index < self.end)
+        for k in np.flatnonzero(held).tolist():
+            n, label, answer = int(index[k]), labels[k], served[k]
             self._labels[n] = label
             if answer is not None:
                 is_right = answer == label
@@ -135,6 +138,7 @@ class Baseline:
                 self._wrong[n] = not is_right
             if self.labelled:
                 self.codes[n - self.start] = self.code(label)
+                self._compared = None
 
     def labels_due(self, *, is_label: bool, index: int) -> bool:
         """Whether the labels are complete now; to be asked after that event was taken."""
@@ -170,6 +174,7 @@ class Baseline:
         for index, label in self._labels.items():
             self.codes[index - self.start] = self.code(label)
         self.labelled = True
+        self._compared = None
 
     def _name(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
@@ -196,10 +201,23 @@ class Baseline:
         """First row that is compared with others; those before it taught the representation."""
         return self.representation.n_spent(self.size)
 
-    def sample(self, most: int) -> Sample:
-        """The window for the factor tests, thinned evenly to `most` rows."""
-        chosen = self._thinned(most)
-        return Sample(self.representation.complete(self.rows[chosen]), self.codes[chosen])
+    def compared(self, most: int) -> Reference:
+        """The window for the factor tests, thinned evenly to `most` rows.
+
+        It is kept with what it has taught until a label changes it. A restored one learns the same
+        again, so that is not part of a snapshot.
+        """
+        if self._compared is None or self._compared[0] != most:
+            chosen = self._thinned(most)
+            sample = Sample(self.representation.complete(self.rows[chosen]), self.codes[chosen])
+            reference = Reference(
+                sample,
+                n_classes=self.n_classes,
+                columns=self.representation.complete_columns,
+                block_length=self.block_length,
+            )
+            self._compared = most, reference
+        return self._compared[1]
 
     def losses(self, most: int) -> Array | None:
         """1 for a wrong prediction on each row of `sample`, NaN if not known; None if none is."""
@@ -276,6 +294,7 @@ class Baseline:
         self.rows, self.scores = state["rows"], state["scores"]
         self.block_length = state["block_length"]
         self.codes = state["codes"].copy()
+        self._compared = None
         self.right = tuple(state["right"])
         self._n = self.size if self.frozen else 0
         if (collected := state["collected"]) is not None:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from detectors.base import Array, State
+from detectors.learners.fence import Fence
 from service.monitor.encoder import Encoder
 from service.records.columns import Features
 from service.records.schema import FeatureSchema
+
+
+class Placeholder(NamedTuple):
+    """A value that stands for none, such as 1.8e308.
+
+    Attributes
+    ----------
+    feature
+        Where it stands.
+    value
+        To six digits.
+    n
+        Rows that have it.
+    """
+
+    feature: str
+    value: float
+    n: int
 
 
 class Representation(Protocol):
@@ -45,6 +64,10 @@ class Representation(Protocol):
         """The feature behind each column of `complete`."""
         ...
 
+    def placeholders(self, rows: Array) -> list[Placeholder]:
+        """Values in rows (n, d) that are no measurements by the look of them."""
+        ...
+
     def snapshot(self) -> State:
         """The fitted map."""
         ...
@@ -64,11 +87,14 @@ class Tabular:
     For the tests a missing value becomes the reference's median, and an indicator tells it where
     the reference had missing values too. All others share one column with their number, which is 0
     throughout the reference: a feature that vanishes must not look like its median.
+
+    Values far beyond all that the reference has are drawn in (`detectors.learners.fence`).
     """
 
     def __init__(self, schema: FeatureSchema) -> None:
         self.schema = schema
         self._encoder = Encoder(schema)
+        self._fence = Fence(np.empty(0), np.empty(0))
         self._fill: Array = np.empty(0)
         self._may_miss: Array = np.empty(0)
 
@@ -78,7 +104,9 @@ class Tabular:
 
     def fit(self, features: Features) -> None:
         self._encoder.fit(features)
-        rows = self.rows(features)
+        given = self._encoder.encode(features)
+        self._fence = Fence.fit(given)
+        rows = self._fence(given)
         missing = np.isnan(rows)
         self._may_miss = np.flatnonzero(missing.any(axis=0)).astype(np.float64)
         known = ~missing.all(axis=0)
@@ -89,7 +117,7 @@ class Tabular:
         return 0
 
     def rows(self, features: Features) -> Array:
-        return self._encoder.encode(features)
+        return self._fence(self._encoder.encode(features))
 
     def complete(self, rows: Array) -> Array:
         missing = np.isnan(rows)
@@ -103,15 +131,30 @@ class Tabular:
         indicated = tuple(self.columns[int(j)] for j in self._may_miss)
         return (*self.columns, *indicated, NEWLY_MISSING)
 
+    def placeholders(self, rows: Array) -> list[Placeholder]:
+        """A value beyond the fence that comes again, and more often than all others there."""
+        beyond = self._fence.beyond(rows)
+        found = []
+        for j in np.flatnonzero(beyond.sum(axis=0) > 1).tolist():
+            far = np.flatnonzero(beyond[:, j])
+            _, at, counts = np.unique(rows[far, j], return_index=True, return_counts=True)
+            most = int(counts.argmax())
+            if counts[most] > max(len(far) / 2, 1):
+                value = self._fence.undrawn(rows[[far[at[most]]]])[0, j]
+                found.append(Placeholder(self.columns[j], float(f"{value:.6g}"), int(counts[most])))
+        return found
+
     def snapshot(self) -> State:
         return {
             "encoder": self._encoder.snapshot(),
+            "fence": self._fence.snapshot(),
             "fill": self._fill.copy(),
             "may_miss": self._may_miss.copy(),
         }
 
     def restore(self, state: State) -> None:
         self._encoder.restore(state["encoder"])
+        self._fence = Fence.from_snapshot(state["fence"])
         self._fill = state["fill"].copy()
         self._may_miss = state["may_miss"].copy()
 
@@ -185,6 +228,9 @@ class Embedding:
     @property
     def complete_columns(self) -> tuple[str, ...]:
         return self.columns
+
+    def placeholders(self, rows: Array) -> list[Placeholder]:  # noqa: ARG002 - the protocol's
+        return []
 
     def snapshot(self) -> State:
         return {

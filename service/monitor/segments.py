@@ -19,7 +19,7 @@ from service.domain.decision import ActionKind, Decision, Means
 from service.domain.incident import Incident, IncidentState, Point
 from service.monitor import elsewhere
 from service.monitor.events import Events
-from service.monitor.labels import Change
+from service.monitor.label_outcomes import Change
 from service.monitor.monitor import Monitor
 from service.monitor.outcomes import Outcomes
 from service.monitor.representation import Representation

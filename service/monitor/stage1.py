@@ -45,6 +45,10 @@ class Rows:
             return np.empty((len(index), self.rows.shape[1])), inside
         return self.rows[np.where(inside, at, 0)], inside
 
+    def among(self, start: int, stop: int) -> Array:
+        """Rows of the observations from an index to another."""
+        return self.rows[start - self.first : stop - self.first]
+
 
 class Watches:
     """The watches of a stream against one reference.
@@ -240,7 +244,7 @@ class Watches:
         return {
             "watches": [watch.snapshot() for watch in self.all],
             "left_out": dict(self.left_out),
-            "kept": None if self._kept is None else [self._kept.index, self._kept.values],
+            "kept": [self._kept.index, self._kept.values] if self._kept else None,
             "labelled": np.array(self._labelled, np.int64),
         }
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Array, IntArray, State
-from detectors.confirm import ConfirmPlan, Look, Step, Suspicion
+from detectors.confirm import Complete, ConfirmPlan, Look, Step, Suspicion
 from detectors.watches.contract import Watching
 from service.domain.incident import Incident, Point
 from service.monitor import elsewhere
@@ -27,8 +26,8 @@ class Labels:
     ----------
     index
         Of their observations, shape (n,).
-    codes
-        Of the labels, shape (n,).
+    labels
+        Each one's class.
     wrong
         Whether each tells of a mistake, if that is known.
     rows, found
@@ -36,7 +35,7 @@ class Labels:
     """
 
     index: IntArray
-    codes: IntArray
+    labels: Sequence[str]
     wrong: Sequence[bool | None]
     rows: Array
     found: npt.NDArray[np.bool_]
@@ -47,7 +46,7 @@ class Labels:
         which = slice(n - 1 if is_wanted and n else n, n)
         return Labels(
             self.index[which],
-            self.codes[which],
+            self.labels[which],
             self.wrong[which],
             self.rows[which],
             self.found[which],
@@ -133,24 +132,22 @@ class Suspected:
         self,
         rows: Array,
         segments: Sequence[Mapping[str, str]] | None,
-        labels: Labels | None,
+        labels: Labels,
+        codes: IntArray,
     ) -> None:
         """Give what has come to the suspicion: observations, and labels of these or older ones."""
         assert self._suspicion is not None
         self._suspicion.seen(rows, segments)
-        if labels is not None:
-            self._suspicion.labelled(
-                labels.index, labels.codes, labels.wrong, labels.rows, labels.found
-            )
+        self._suspicion.labelled(labels.index, codes, labels.wrong, labels.rows, labels.found)
 
-    def settles(self, labels: Labels) -> Suspicion | None:
+    def settles(self, labels: Labels, codes: IntArray) -> Suspicion | None:
         """Give labels to the evidence of an undetermined verdict; it, if that may be enough.
 
         It is tested again when there are enough labels for a test, and as many as for a look.
         """
         assert self._vague is not None
         before = self._vague.n_labelled
-        self._vague.labelled(labels.index, labels.codes, labels.wrong)
+        self._vague.labelled(labels.index, codes, labels.wrong)
         after = self._vague.n_labelled
         return self._vague if any(before < step <= after for step in self._steps) else None
 
@@ -160,18 +157,16 @@ class Suspected:
 
     # -- looks ---------------------------------------------------------------------------------
 
-    def due(
-        self, watches: Sequence[Watching], complete: Any, *, labels_expected: bool
-    ) -> Suspicion | None:
-        """The suspicion, if it is to be looked at; its evidence may begin anew instead."""
+    def is_due(
+        self, watches: Sequence[Watching], complete: Complete, *, labels_expected: bool
+    ) -> bool:
+        """Whether the suspicion is to be looked at; its evidence may begin anew instead."""
         suspicion = self._suspicion
         if suspicion is None or not suspicion.due(labels_expected=labels_expected):
-            return None
+            return False
         if self.incident is not None:
             suspicion.restart(watches, complete)
-            if not suspicion.due(labels_expected=labels_expected):
-                return None
-        return suspicion
+        return suspicion.due(labels_expected=labels_expected)
 
     def look(
         self, examiner: Examiner, others: Sequence[Incident], now: Point

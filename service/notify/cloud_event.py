@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+from service.domain.action import Action
 
 TYPE_PREFIX = "io.shiftwatch."
 CONTENT_TYPE = "application/cloudevents+json"
 MAX_BODY_BYTES = 20_000
 """The specification's advice: receivers refuse large bodies."""
 MAX_REFERENCE_CHARS = 200
+
+
+def attributes_of(action: Action, *, id_: str, source: str = "shiftwatch") -> dict[str, str]:
+    """The attributes of the event that an action carries.
+
+    Parameters
+    ----------
+    action
+        As the store has it; its payload has `event`, such as `incident.confirmed`.
+    id_
+        Of the event: the same at every attempt.
+    source
+        Which service speaks.
+    """
+    return {
+        "specversion": "1.0",
+        "id": id_,
+        "source": source,
+        "type": f"{TYPE_PREFIX}{action.payload['event']}",
+        "subject": action.stream,
+        "time": datetime.fromtimestamp(action.created_at, UTC).isoformat(),
+        "datacontenttype": "application/json",
+    }
 
 
 def cloud_event(attributes: Mapping[str, str], incident: Mapping[str, Any]) -> str:

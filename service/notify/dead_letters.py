@@ -14,6 +14,7 @@ import structlog
 
 from service.domain.dead_letter import DeadLetter
 from service.notify.publisher import Message, Publisher, is_too_large
+from service.records.record import DecodeError, Record
 from service.settings.service import Settings
 from service.sources.source import SourceError
 
@@ -24,6 +25,22 @@ _CUT_BYTES = 64 * 1024
 """What is kept of a value that the topic does not take."""
 _RETRY_S = 1.0
 _STEP_S = 0.1
+
+
+def letter_of(record: Record, error: DecodeError, stream: str = "") -> DeadLetter:
+    """The dead letter of a record; `stream` is empty where whose it is could not be read."""
+    return DeadLetter(
+        record.topic,
+        record.partition,
+        record.offset,
+        stream,
+        error.reason,
+        str(error),
+        record.value,
+        record.key,
+        record.headers,
+        record.timestamp_ms,
+    )
 
 
 class DeadLetters(Protocol):

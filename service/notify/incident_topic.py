@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 from service.domain.action import Action
-from service.notify.cloud_event import CONTENT_TYPE, TYPE_PREFIX, cloud_event
+from service.notify.cloud_event import CONTENT_TYPE, attributes_of, cloud_event
 from service.notify.outbox import Delivery
 from service.notify.publisher import Message, Publisher, is_too_large
 
@@ -50,17 +49,7 @@ def incident_message(action: Action, *, is_short: bool = False) -> Message:
     is_short
         Whether to leave out what the webhooks leave out of a large incident.
     """
-    payload = action.payload
-    attributes = {
-        "specversion": "1.0",
-        "id": action.id,
-        "source": "shiftwatch",
-        "type": f"{TYPE_PREFIX}{payload['event']}",
-        "subject": action.stream,
-        "time": datetime.fromtimestamp(action.created_at, UTC).isoformat(),
-        "datacontenttype": "application/json",
-    }
-    data = payload["data"]
+    attributes, data = attributes_of(action, id_=action.id), action.payload["data"]
     text = (
         cloud_event(attributes, data)
         if is_short

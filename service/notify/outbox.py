@@ -109,6 +109,38 @@ def retry_delay(attempts: int, key: str) -> float | None:
     return RETRY_SCHEDULE_S[attempts] * (1.0 + JITTER * share)
 
 
+def settled(delivery: Delivery, attempts: int, key: str) -> Delivery:
+    """What becomes of an action: as its handler says, within the schedule.
+
+    Parameters
+    ----------
+    delivery
+        What the handler says of the last attempt.
+    attempts
+        Attempts made so far, this one included.
+    key
+        As for `retry_delay`.
+
+    Returns
+    -------
+    Delivery
+        For a retry with the wait that holds; failed where no attempt is left.
+
+    Examples
+    --------
+    >>> settled(Delivery.retry("no answer", after_s=900.0), 1, "a").after_s
+    900.0
+    >>> settled(Delivery.retry("no answer"), 7, "a").detail
+    'gave up after 7 attempts: no answer'
+    """
+    if delivery.state is not ActionState.PENDING:
+        return delivery
+    delay = retry_delay(attempts, key)
+    if delay is None:
+        return Delivery.failed(f"gave up after {attempts} attempts: {delivery.detail}")
+    return Delivery.retry(delivery.detail, max(delay, min(delivery.after_s, MAX_AFTER_S)))
+
+
 class Outbox:
     """Delivers the store's pending actions.
 
@@ -124,14 +156,24 @@ class Outbox:
         By kind of action.
     clock
         Returns Unix seconds.
+    poll_s, store_pause_s
+        As `POLL_S` and `STORE_PAUSE_S`.
     """
 
     def __init__(
-        self, store: Store, handlers: Mapping[str, Handler], clock: Callable[[], float]
+        self,
+        store: Store,
+        handlers: Mapping[str, Handler],
+        clock: Callable[[], float],
+        *,
+        poll_s: float = POLL_S,
+        store_pause_s: float = STORE_PAUSE_S,
     ) -> None:
         self._store = store
         self._handlers = dict(handlers)
         self._clock = clock
+        self._poll_s = poll_s
+        self._store_pause_s = store_pause_s
         self._wakers: dict[str | None, threading.Event] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -181,29 +223,24 @@ class Outbox:
 
     def _record(self, action: Action, delivery: Delivery) -> None:
         where = {"action": action.id, "kind": action.kind, "stream": action.stream}
-        lease = action.leased_until
+        lease, tries = action.leased_until, action.attempts + 1
+        delivery = settled(delivery, tries, action.id)
+        state, detail = delivery.state, delivery.detail
         with self._store.transaction() as tx:
-            if delivery.state is ActionState.PENDING:
-                delay = retry_delay(action.attempts + 1, action.id)
-                if delay is not None:
-                    wait = max(delay, min(delivery.after_s, MAX_AFTER_S))
-                    tx.retry_action(action.id, self._clock() + wait, delivery.detail, lease=lease)
-                    log.warning(
-                        "action will be retried", **where, after_s=wait, reason=delivery.detail
-                    )
-                    return
-                tries = action.attempts + 1
-                delivery = Delivery.failed(f"gave up after {tries} attempts: {delivery.detail}")
-            if delivery.state is ActionState.DONE:
+            if state is ActionState.PENDING:
+                tx.retry_action(action.id, self._clock() + delivery.after_s, detail, lease=lease)
+            elif state is ActionState.DONE:
                 # Done is done, even if another process tries it again by now.
-                tx.finish_action(action.id, delivery.state, delivery.detail)
+                tx.finish_action(action.id, state, detail)
                 tx.hurry_actions(action.stream, action.kind)
             else:
-                tx.finish_action(action.id, delivery.state, delivery.detail, lease=lease)
-        if delivery.state is ActionState.FAILED:
-            log.error("action failed", **where, reason=delivery.detail)
+                tx.finish_action(action.id, state, detail, lease=lease)
+        if state is ActionState.PENDING:
+            log.warning("action will be retried", **where, after_s=delivery.after_s, reason=detail)
+        elif state is ActionState.FAILED:
+            log.error("action failed", **where, reason=detail)
         else:
-            log.info("action done", **where, attempts=action.attempts + 1)
+            log.info("action done", **where, attempts=tries)
 
     # -- threads -------------------------------------------------------------------------------
 
@@ -253,6 +290,6 @@ class Outbox:
                 self._run(kind, stopping)
             except Exception:
                 # The store is locked or full. A thread that ended would be missed much later.
-                log.exception("outbox could not go on", kind=kind, pause_s=STORE_PAUSE_S)
-                stopping.wait(STORE_PAUSE_S)
-            waker.wait(POLL_S)
+                log.exception("outbox could not go on", kind=kind, pause_s=self._store_pause_s)
+                stopping.wait(self._store_pause_s)
+            waker.wait(self._poll_s)

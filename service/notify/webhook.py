@@ -30,7 +30,7 @@ from standardwebhooks import Webhook as Signer
 from service import __version__
 from service.domain.action import Action, ActionState
 from service.notify.addresses import is_public
-from service.notify.cloud_event import CONTENT_TYPE, TYPE_PREFIX, cloud_event
+from service.notify.cloud_event import CONTENT_TYPE, attributes_of, cloud_event
 from service.notify.outbox import Delivery
 from service.settings.service import WebhookSettings
 from service.telemetry.metrics import Metrics
@@ -92,6 +92,8 @@ class Webhook:
         Returns Unix seconds.
     resolver
         Returns a name's addresses.
+    is_allowed
+        Whether messages may go to an address, unless the settings allow all.
     ssl_context
         Checks certificates; by default against the usual authorities, or what `SSL_CERT_FILE`
         names.
@@ -111,6 +113,7 @@ class Webhook:
         source: str = "shiftwatch",
         clock: Callable[[], float] = time.time,
         resolver: Resolver = resolve,
+        is_allowed: Callable[[str], bool] = is_public,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = _checked_url(settings.url)
@@ -123,6 +126,7 @@ class Webhook:
         self._allow_private = settings.allow_private
         self._timeout_s = settings.timeout_s
         self._resolver = resolver
+        self._is_allowed = is_allowed
         self._ssl_context = ssl_context
         self._is_gone = False
         metrics.add_endpoint(self.name)
@@ -137,24 +141,14 @@ class Webhook:
             return Delivery.done(f"{self.name} does not want {event}")
         if self._is_gone:
             return Delivery.failed(f"{self.name} is disabled: it answered 410 before")
-        delivery = self._post(action, event)
+        delivery = self._post(action)
         self._metrics.webhook_deliveries.labels(self.name, _OUTCOMES[delivery.state]).inc()
         return delivery
 
-    def _post(self, action: Action, event: str) -> Delivery:
+    def _post(self, action: Action) -> Delivery:
         id_ = message_id(action.id)
-        created = datetime.fromtimestamp(action.created_at, UTC)
         body = cloud_event(
-            {
-                "specversion": "1.0",
-                "id": id_,
-                "source": self._source,
-                "type": TYPE_PREFIX + event,
-                "subject": action.stream,
-                "time": created.isoformat(),
-                "datacontenttype": "application/json",
-            },
-            action.payload["data"],
+            attributes_of(action, id_=id_, source=self._source), action.payload["data"]
         )
         now = datetime.fromtimestamp(self._clock(), UTC)
         headers = {
@@ -212,7 +206,7 @@ class Webhook:
         raise OSError("the name leads to no address")
 
     def _check(self, host: str, addresses: Sequence[str]) -> None:
-        refused = [] if self._allow_private else [a for a in addresses if not is_public(a)]
+        refused = [] if self._allow_private else [a for a in addresses if not self._is_allowed(a)]
         if refused:
             raise RefusedAddressError(
                 f"{host} leads to {refused[0]}, which is not on the public internet; "

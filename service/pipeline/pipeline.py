@@ -1,62 +1,42 @@
-"""The straight line: source, decode, join, monitor, one transaction, outbox.
+"""The loop: poll, take, what an operator asks for, trainings that end, a checkpoint, trainings that
+begin.
 
-The guarantee, as in docs/adr/0002:
-
-1. poll a batch;
-2. update the monitors;
-3. write states, offsets, incidents and actions in ONE database transaction, fenced by the
-   partition's owner epoch;
-4. commit the offsets to the source;
-5. carry out the actions from the outbox, at least once, with a constant idempotency key.
-
-On start the source seeks to the store's offsets. Killed at any instant, the service ends with the
-same incidents as if it had not been killed.
+What it guarantees, and by which order of steps, is in `service.pipeline.checkpoint`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
-from functools import partial
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
 
-import structlog
-
-from detectors.base import Factor
 from models.registry import Registry
 from models.spec import ModelVersion
-from service.domain.decision import ActionKind, Means
-from service.domain.incident import Incident
-from service.domain.job import JobState
-from service.monitor.monitor import Policy
 from service.monitor.outcomes import Outcomes
 from service.notify.dead_letters import open_dead_letters
+from service.pipeline.checkpoint import Checkpoint, poll, update
+from service.pipeline.containment import Failure, Failures, StreamFailedError, contained
 from service.pipeline.lane import Lane
-from service.pipeline.show import show
+from service.pipeline.lanes import Lanes
+from service.pipeline.opening import Opening
+from service.pipeline.parts import Parts
+from service.pipeline.repairs import Repairs
+from service.pipeline.requests import Requests
+from service.pipeline.show import Shows
 from service.pipeline.stream import Batch, Stream
-from service.records.block import Block
-from service.records.formats.decoder import Decoder, Ignored
-from service.records.gather import Placed
-from service.records.reading import Given
-from service.records.record import Record, TemporaryError
-from service.repair.jobs import Finished, Jobs
-from service.repair.policy import decide
+from service.pipeline.unwritten import Unwritten
+from service.pipeline.view import View
+from service.pipeline.writing import Writing
+from service.records.formats.decoder import Decoder
+from service.records.record import TemporaryError
+from service.repair.jobs import Jobs
 from service.repair.scorers import Scorer, load_scorer
 from service.settings.service import Settings
-from service.settings.stream import StreamSettings
-from service.sources.files import FileSource
-from service.sources.source import NotNowError, Partition, Source
-from service.store import states as checkpoint
-from service.store.errors import FencedError, StoreError
-from service.store.spill import StoreSpill
+from service.sources.source import Source
+from service.store.errors import StoreError
 from service.store.store import Store
 from service.telemetry.metrics import Metrics
 from service.telemetry.trouble import Trouble
-
-log = structlog.get_logger()
 
 POLL_RECORDS = 500
 
@@ -86,6 +66,25 @@ class Pipeline:
         Decodes the records; plain ones, and in every envelope but Avro's, by default.
     jobs
         Trains; None where nothing is to be trained.
+    stream_of
+        Makes a stream, as `Stream` does.
+
+    Attributes
+    ----------
+    lanes
+        The lanes of this process, by number.
+    stop
+        Set to end: whatever waits for somebody gives up then.
+    pause_while_training
+        Whether nothing is taken while a training runs, as in a replay.
+    requests
+        What an operator asks for.
+    n_records, n_refused
+        Records taken, and those of them that are dead letters.
+    on_batch
+        Called with a stream and what a batch did to it, when it is to be seen in `view`.
+    on_written
+        Called after each transaction.
     """
 
     def __init__(
@@ -101,279 +100,82 @@ class Pipeline:
         scorer_of: Callable[[ModelVersion], Scorer] = load_scorer,
         decoder: Decoder | None = None,
         jobs: Jobs | None = None,
+        stream_of: Callable[..., Stream] = Stream,
     ) -> None:
-        self.settings = settings
         self.source = source
-        self.store = store
-        self.registry = registry
         self.metrics = metrics
-        self.jobs = jobs
         self.decoder = decoder or Decoder(max_image_bytes=settings.images.max_bytes)
         self.stop = threading.Event()
-        self.dead_letters = open_dead_letters(settings, self._is_stopping)
         self.pause_while_training = False
-        self.to_close: SimpleQueue[tuple[str, str]] = SimpleQueue()
-        """Ids of incidents to resolve by hand, and why; filled from other threads."""
+        self.requests = Requests(self._put_down)
         self.n_records = 0
         self.n_refused = 0
         self.on_batch: Callable[[Stream, Batch], None] = lambda stream, batch: None
         self.on_written: Callable[[], None] = lambda: None
-        self._clock = clock
-        self._monotonic = monotonic
-        self._scorer_of = scorer_of
-        self._scorers: dict[str, tuple[int, Scorer]] = {}
-        self._retired: list[Scorer] = []
-        self._job_days: dict[str, list[str]] = {s.name: [] for s in settings.streams}
-        self._kept: list[Block] = []
-        self._is_assigned = False
-        self._idle = threading.Event()
-        self._written_at = monotonic()
-        self._store_trouble = Trouble(monotonic)
+        self._shows = Shows(metrics, clock)
+        self._parts = Parts(store)
         self._decoder_trouble = Trouble(monotonic)
-        self._finished: Finished | None = None
-        self._settings_of = {s.name: s for s in settings.streams}
-        self.lanes: dict[int, Lane] = {}
-        self._n_lanes = 1
-        self._parts: dict[str, list[Incident]] = {}
-        """Open incidents of the streams that are in several lanes, as the store had them last."""
-        self._references = {
-            s.name: self._reference(s) for s in settings.streams if s.reference.file is not None
-        }
-        for name, stream in self._settings_of.items():
-            if stream.model is not None:
-                self._champion_scorer(name)
-        self.source.start(self)
-        self._adopt_champions()
+        self._dead_letters = open_dead_letters(settings, self._is_stopping)
+        self._repairs = Repairs(
+            settings,
+            store,
+            registry,
+            metrics,
+            jobs=jobs,
+            scorer_of=scorer_of,
+            monotonic=monotonic,
+            after=self._put_down,
+        )
+        opening = Opening(
+            settings,
+            store,
+            self.decoder,
+            champions=self._repairs.champions,
+            budget=self._repairs.budget,
+            parts=self._parts,
+            stream_of=stream_of,
+        )
+        self.lanes = Lanes(
+            settings,
+            source,
+            store,
+            self.decoder,
+            open_stream=opening,
+            means=opening.means,
+            checkpoint=Checkpoint(
+                store,
+                source,
+                self._dead_letters,
+                metrics,
+                clock=clock,
+                monotonic=monotonic,
+                act=self._act,
+            ),
+            failures=Failures(metrics),
+            metrics=metrics,
+            jobs=jobs,
+            forgotten=self._forget,
+        )
+        self._writing = Writing(
+            self.lanes,
+            settings.checkpoint,
+            metrics,
+            monotonic=monotonic,
+            written=self._learn,
+        )
+        source.start(self.lanes)
+        self._learn()
+        self._publish(is_ready=False)
 
     @property
-    def streams(self) -> dict[str, Stream]:
-        """The streams of this process by name; of one in several lanes the part seen most of."""
-        found: dict[str, Stream] = {}
-        for name in self._settings_of:
-            parts = self.parts(name)
-            if parts:
-                found[name] = max(parts, key=lambda part: part.monitor.n_seen)
-        return found
+    def view(self) -> View:
+        """What others see of the streams: a batch replaces it, and nothing changes it."""
+        return self._shows.view
 
-    def parts(self, name: str) -> list[Stream]:
-        """A stream's parts in the lanes of this process."""
-        return [lane.streams[name] for lane in self.lanes.values() if name in lane.streams]
-
-    # -- lanes ---------------------------------------------------------------------------------
-
-    def assigned(self, lanes: Collection[int], total: int) -> Mapping[Partition, int]:
-        """Become the owner of lanes, and take up their streams where the store has them."""
-        self._n_lanes = total
-        try:
-            taken = [self._take_over(number, everything=total == 1) for number in lanes]
-        except (StoreError, TemporaryError) as error:
-            if isinstance(error, StoreError):
-                self.metrics.store_errors.inc()
-            raise NotNowError(str(error)) from error
-        offsets: dict[Partition, int] = {}
-        for lane, of_lane in taken:
-            self.lanes[lane.number] = lane
-            offsets |= of_lane
-            log.info("lane assigned", lane=lane.number, epoch=lane.epoch, streams=[*lane.streams])
-        self._is_assigned = True
-        self.metrics.lanes_owned.set(len(self.lanes))
-        return offsets
-
-    def _take_over(self, number: int, *, everything: bool) -> tuple[Lane, Mapping[Partition, int]]:
-        """The lane with its streams: those of the store, or all that are configured."""
-        # First the claim: from then on no older owner can write.
-        epoch = self.store.claim(number)
-        lane = Lane(
-            number,
-            epoch,
-            self.settings,
-            self.metrics,
-            self.decoder,
-            self._open,
-            is_only=everything,
-        )
-        for name, state in self.store.states(number).items():
-            if name in self._settings_of:
-                lane.open(name).restore(checkpoint.loads(state))
-        if everything:
-            for name in self._settings_of:
-                lane.open(name)
-        if self.jobs is not None:
-            self.jobs.take_over(number)
-        return lane, self.store.offsets(number)
-
-    def begun(
-        self, offsets: Mapping[Partition, int], gone: Mapping[Partition, int] | None = None
-    ) -> None:
-        """Keep where partitions begin, with the next transaction."""
-        for topic, number in gone or ():
-            self.metrics.offset_resets.labels(topic, str(number)).inc()
-        for at, offset in offsets.items():
-            if at[1] in self.lanes:
-                self.lanes[at[1]].unwritten.offsets[at] = offset
-
-    def revoked(self, lanes: Collection[int]) -> None:
-        """Write what these lanes have done, and let go of them.
-
-        If it cannot be written their next owner does it again, from the store's offsets.
-        """
-        mine = [self.lanes[n] for n in lanes if n in self.lanes]
-        try:
-            self._write(mine)
-        except (StoreError, OSError) as error:
-            log.warning("lanes left unwritten", lanes=sorted(lanes), reason=str(error))
-        self.lost(lanes)
-
-    def lost(self, lanes: Collection[int]) -> None:
-        """Forget these lanes; what they have not written, their owner does again."""
-        for number in lanes:
-            if self.lanes.pop(number, None) is not None:
-                log.info("lane given up", lane=number)
-        self._kept = [b for k in self._kept for n, b in k.by_lane().items() if n in self.lanes]
-        self.metrics.lanes_owned.set(len(self.lanes))
-        if self.jobs is not None:
-            self.jobs.leave(lanes)
-
-    def _open(self, name: str, lane: Lane) -> Stream:
-        settings = self._settings_of[name]
-        version, scorer = None, None
-        if settings.model is not None:
-            version, scorer = self._champion_scorer(name)
-            self._note_job_days(name)
-        stream = Stream(
-            settings,
-            self._policy(settings),
-            scorer=scorer,
-            images=self.settings.images,
-            seed=self.settings.seed,
-            decode=self.decoder.decode,
-            others=lambda: [i for i in self._parts.get(name, ()) if i.lane != lane.number],
-            spill=StoreSpill(self.store, name, lane.number),
-        )
-        stream.version = version
-        if name in self._references:
-            stream.preload(self._references[name])
-        return stream
-
-    def _champion_scorer(self, name: str) -> tuple[int, Scorer]:
-        """The champion's version and its scorer, which all lanes share."""
-        champion = self.store.champion(name)
-        if champion is None:
-            raise NoChampionError(
-                f"streams.{name}.model: there is no trained version yet; train one "
-                f"with: shiftwatch models train CONFIG --stream {name} --input FILE"
-            )
-        known = self._scorers.get(name)
-        if known is None or known[0] != champion.version:
-            scorer = self._scorer_of(self.registry.get(name, champion.version))
-            self._scorers[name] = (champion.version, scorer)
-            self.metrics.champion_version.labels(name).set(champion.version)
-            if known is not None:
-                self._retired.append(known[1])
-        return self._scorers[name]
-
-    def _reference(self, settings: StreamSettings) -> Given:
-        """The records of a stream's reference file."""
-        assert settings.reference.file is not None
-        records: list[Record] = []
-        bodies: list[Placed] = []
-        with closing(FileSource(settings.reference.file)) as source:
-            while not source.exhausted:
-                for record in source.poll():
-                    body = self.decoder.decode(record)
-                    if not isinstance(body, Ignored) and body.stream == settings.name:
-                        bodies.append((len(records), body))
-                        records.append(record)
-        return Given(Block.of(records), bodies)
-
-    @staticmethod
-    def _policy(settings: StreamSettings) -> Policy:
-        wanted = {
-            factor: ActionKind(str(getattr(settings.on_confirmed, factor))) for factor in Factor
-        }
-        return lambda verdict, means, day: decide(verdict, wanted, means, day)
-
-    def _means(self, lane: Lane, stream: Stream) -> Means:
-        """What a stream has at hand; no verdict waits for the store's word of this moment."""
-        model = stream.settings.model
-        unwritten = [str(j.spec["day"]) for j in lane.unwritten.jobs if j.stream == stream.name]
-        return Means(
-            has_model=model is not None,
-            has_scores=bool(stream.score_classes),
-            per_day=model.max_per_day if model else 0,
-            asked=Counter([*self._job_days[stream.name], *unwritten]),
-        )
-
-    def _note_job_days(self, name: str) -> None:
-        self._job_days[name] = [str(j.spec.get("day", "")) for j in self.store.jobs(name)]
-
-    # -- the loop ------------------------------------------------------------------------------
-
-    def run(self, stop: threading.Event) -> None:
-        """Work until the source is exhausted or `stop` is set; then write what is left."""
-        self.stop = stop
-        while not stop.is_set() and self.step():
-            pass
-        while not stop.is_set():
-            try:
-                self.write()
-            except (StoreError, OSError) as error:
-                self._met(error)
-                stop.wait(1.0)
-            else:
-                return
-        self.write()
-
-    def step(self, *, timeout_s: float = 0.2) -> bool:
-        """Poll, update, and write if it is time; False when the source has nothing left."""
-        waits = self._store_trouble.lasts or (self.pause_while_training and self.jobs_pending)
-        room = 0 if waits or self._kept else POLL_RECORDS
-        found = self.source.poll(room, timeout_s)
-        if found:
-            self._kept.append(Block.of(found))  # to a new list, if lanes went away meanwhile
-        records = bool(self._kept)
-        self._unless_away(self._take_kept)
-        self._close_by_hand()
-        self._unless_away(self._end_job)
-        self._write_if_due()
-        self._unless_away(self._start_job)
-        busy = self._finished is not None or (self.jobs is not None and self.jobs.is_busy)
-        waits = self._store_trouble.lasts or self._decoder_trouble.lasts
-        if waits or (busy and not records):
-            self._idle.wait(timeout_s)
-        return bool(records or busy or waits) or not self.source.exhausted
-
-    def _unless_away(self, work: Callable[[], None]) -> None:
-        """Do what may need the store, if it is there; what cannot be done is done later."""
-        if self._store_trouble.lasts:
-            return
-        try:
-            work()
-        except StoreError as error:
-            self._met(error)
-
-    def _take_kept(self) -> None:
-        """Take the records; those that cannot be decoded yet are kept, and decoded again."""
-        self._adopt_if_assigned()
-        if not self._decoder_trouble.may_try:
-            return
-        try:
-            self._take()
-        except TemporaryError as error:
-            self._decoder_trouble.met(error)
-        else:
-            self._decoder_trouble.over()
-
-    def _end_job(self) -> None:
-        if self.jobs is not None:
-            self._finished = self._finished or self.jobs.poll()
-        if self._finished is not None:
-            self._repair(self._finished)
-            self._finished = None
-
-    def _start_job(self) -> None:
-        if self.jobs is not None:
-            self.jobs.start_next(self.lanes.keys())
+    @property
+    def jobs(self) -> Jobs | None:
+        """What trains."""
+        return self._repairs.jobs
 
     @property
     def jobs_pending(self) -> bool:
@@ -381,238 +183,191 @@ class Pipeline:
         asked = any(lane.unwritten.jobs for lane in self.lanes.values())
         return asked or (self.jobs is not None and self.jobs.is_busy)
 
-    def _take(self) -> None:
-        """Hand every lane its records, in order; what cannot be taken now is kept."""
-        for number, block in Block.joined(self._kept).by_lane().items():
-            lane = self.lanes[number]
-            refused = len(lane.unwritten.dead_letters)
-            batches = lane.take(block, partial(self._means, lane))
-            self._kept = [b for k in self._kept for n, b in k.by_lane().items() if n != number]
-            self.n_records += len(block)
-            self.n_refused += len(lane.unwritten.dead_letters) - refused
-            for topic, n in block.by_topic().items():
+    @property
+    def waits_for(self) -> str:
+        """Why nothing is taken: what an answer is missing from, and why; empty otherwise."""
+        return self._writing.reason or self._decoder_trouble.reason
+
+    @property
+    def failures(self) -> list[Failure]:
+        """What streams raised, each once; they are not worked on any more."""
+        return self.lanes.failures.all
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """The streams of this process by name; of one in several lanes the part seen most of."""
+        found: dict[str, Stream] = {}
+        for _, part in self.lanes.parts():
+            known = found.get(part.name)
+            if known is None or part.monitor.n_seen > known.monitor.n_seen:
+                found[part.name] = part
+        return found
+
+    def parts(self, name: str) -> list[Stream]:
+        """A stream's parts in the lanes of this process."""
+        return [part for _, part in self.lanes.parts() if part.name == name]
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until the source is exhausted or `stop` is set; then write what is left."""
+        self.stop = stop
+        try:
+            while not stop.is_set() and (self.step() or not self._is_written()):
+                pass
+            if stop.is_set():
+                self.write()
+        finally:
+            self._publish(is_ready=False)
+
+    def step(self, *, timeout_s: float = 0.2) -> bool:
+        """Poll, update, and write if it is time; False when the source has nothing left."""
+        self._unless_away(self._begin_again)
+        waits = self._waits or (self.pause_while_training and self.jobs_pending)
+        poll(self.source, self.lanes, 0 if waits or self._has_polled else POLL_RECORDS, timeout_s)
+        has_polled = self._has_polled
+        self._unless_away(self._take_polled)
+        self._unless_away(self.requests.carry_out)
+        self._unless_away(self._repairs.end)
+        self._writing.due()
+        self._unless_away(self._repairs.start)
+        self._publish()
+        waits, busy = self._waits or self._decoder_trouble.lasts, self._repairs.is_busy
+        if waits or (busy and not has_polled):
+            self.stop.wait(timeout_s)
+        return bool(has_polled or busy or waits) or not self.source.exhausted
+
+    @property
+    def _waits(self) -> bool:
+        return self._writing.is_away or self.lanes.must_begin_again
+
+    @property
+    def _has_polled(self) -> bool:
+        return any(lane.polled for lane in self.lanes.values())
+
+    def _unless_away(self, work: Callable[[Lanes], None]) -> None:
+        """Do what may need the store, if it is there; what cannot be done is done later."""
+        if self._writing.is_away:
+            return
+        try:
+            work(self.lanes)
+        except StreamFailedError as error:
+            self.lanes.contain(error)
+        except StoreError as error:
+            self._writing.met(error)
+
+    # -- records -------------------------------------------------------------------------------
+
+    def _begin_again(self, lanes: Lanes) -> None:
+        """Take up the lanes that go on without a stream."""
+        if lanes.must_begin_again and self._decoder_trouble.may_try:
+            self._with_decoder(lanes.begin_again)
+
+    def _take_polled(self, lanes: Lanes) -> None:
+        """Take the records; those that cannot be decoded yet are kept, and decoded again."""
+        if lanes.is_new:
+            # Before its first record a lane is brought to the champions that hold now.
+            self._learn()
+            lanes.is_new = False
+        if self._decoder_trouble.may_try:
+            self._with_decoder(self._update)
+
+    def _with_decoder(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except TemporaryError as error:
+            self._decoder_trouble.met(error)
+        else:
+            self._decoder_trouble.over()
+
+    def _update(self) -> None:
+        for taken in update([*self.lanes.values()]):
+            self.n_records += len(taken.block)
+            self.n_refused += taken.n_refused
+            for topic, n in taken.block.by_topic().items():
                 self.metrics.records_consumed.labels(topic).inc(n)
+            for error in taken.failed:
+                self.lanes.contain(error)
+            self._show(taken.lane, taken.batches)
+
+    def _forget(self, unwritten: Unwritten) -> None:
+        """What is read again is counted again."""
+        self.n_records -= unwritten.n_records
+        self.n_refused -= len(unwritten.dead_letters)
+        self._repairs.forgotten(unwritten)
+
+    def _show(self, lane: Lane, batches: Sequence[tuple[Stream, Batch]]) -> None:
+        """Show what was done to a lane's streams, unless the lane is to begin again."""
+        if self.lanes.get(lane.number) is lane:
+            for error in self._shows.batches(lane, batches):
+                self.lanes.contain(error)
+        self._publish()
+        if self.lanes.get(lane.number) is lane:
             for stream, batch in batches:
-                self._show(stream, batch)
+                self.on_batch(stream, batch)
 
-    def _show(self, stream: Stream, batch: Batch) -> None:
-        show(self.metrics, stream, batch, self._clock())
-        self.on_batch(stream, batch)
+    def _publish(self, *, is_ready: bool = True) -> None:
+        self._shows.publish(self.lanes.values(), is_ready=is_ready)
 
-    def _after(self, lane: Lane, stream: Stream, outcomes: Outcomes) -> None:
+    # -- besides records -----------------------------------------------------------------------
+
+    def _put_down(self, lane: Lane, stream: Stream, outcomes: Outcomes) -> None:
         """Put down and show what was done to a stream besides its records."""
         lane.unwritten.touched.add(stream.name)
-        lane.note(stream, outcomes)
-        self._show(stream, Batch(outcomes))
-
-    def _close_by_hand(self) -> None:
-        """Resolve the incidents that an operator has asked to close."""
-        while not self.to_close.empty():
-            id_, reason = self.to_close.get()
-            for lane, stream in self._all_parts():
-                if id_ in stream.open:
-                    self._after(lane, stream, stream.close(id_, f"closed: {reason}"))
-
-    def _all_parts(self) -> list[tuple[Lane, Stream]]:
-        return [(lane, s) for lane in self.lanes.values() for s in lane.streams.values()]
+        with contained(stream.name, lane.number):
+            lane.note(stream, outcomes)
+        self._show(lane, [(stream, Batch(outcomes))])
 
     # -- checkpoint ----------------------------------------------------------------------------
 
-    def _write_if_due(self) -> None:
-        lanes = list(self.lanes.values())
-        if self._store_trouble.lasts:
-            if not self._store_trouble.may_try:
-                return
-        elif not self._write_due():
-            # Only what somebody waits for: a lane's states are some megabytes.
-            lanes = [lane for lane in lanes if lane.unwritten.is_urgent]
-            if not lanes:
-                return
+    def write(self) -> bool:
+        """Write everything since the last time in one transaction, then commit the offsets.
+
+        Returns
+        -------
+        bool
+            Whether all that was taken is written; otherwise a stream has failed, and what its lane
+            had taken comes again.
+
+        Raises
+        ------
+        StoreError, OSError
+            If it cannot be written now; nothing is lost, and it can be tried again.
+        """
+        self._writing.all()
+        return not self.lanes.must_begin_again
+
+    def _is_written(self) -> bool:
+        """Try to write everything; wait a moment if that did not work."""
         try:
-            self._write_out(lanes)
+            return self.write()
         except (StoreError, OSError) as error:
-            # What is not written stays in memory, and nothing more is taken until it is.
-            self._met(error)
+            self._writing.met(error)
+            self.stop.wait(1.0)
+            return False
+
+    def _learn(self) -> None:
+        """Learn what others have written."""
+        if self.lanes.total > 1:
+            self._parts.learn()
+        try:
+            self._repairs.adopt(self.lanes)
+        except StreamFailedError as error:
+            self.lanes.contain(error)
+
+    def _act(self, lane: Lane, unwritten: Unwritten) -> list[StreamFailedError]:
+        """Step 5: have done what was written."""
+        failed = self._shows.written(lane, unwritten)
+        self._repairs.written(unwritten, lane.streams)
+        self.on_written()
+        return failed
 
     def _is_stopping(self) -> bool:
         return self.stop.is_set()
 
-    def _met(self, error: StoreError | OSError) -> None:
-        self.metrics.store_errors.inc()
-        self._store_trouble.met(error)
-
-    def _write_due(self) -> bool:
-        pending = [lane.unwritten for lane in self.lanes.values() if lane.unwritten]
-        limits = self.settings.checkpoint
-        waited = self._monotonic() - self._written_at >= limits.every_s
-        return bool(pending) and (
-            waited or sum(u.n_records for u in pending) >= limits.every_records
-        )
-
-    def write(self) -> None:
-        """Write everything since the last time in one transaction, then commit the offsets.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be written now; nothing is lost, and it can be tried again.
-        """
-        self._write_out(list(self.lanes.values()))
-
-    def _write_out(self, lanes: Sequence[Lane]) -> None:
-        """Write these lanes, and learn what has changed in the store."""
-        self._write(lanes)
-        if not any(lane.unwritten for lane in self.lanes.values()):
-            self._written_at = self._monotonic()
-        self._store_trouble.over()
-        self._read_parts()
-        self._adopt_champions()
-
-    def _write(self, lanes: Sequence[Lane]) -> None:
-        lanes = [lane for lane in lanes if lane.unwritten]
-        while lanes:
-            try:
-                self._write_lanes(lanes)
-            except FencedError as error:
-                # Another process has the lane. What this one made of it is not to be written.
-                log.warning("lane lost to another process", lane=error.lane, reason=str(error))
-                self.metrics.lanes_fenced.inc()
-                lanes = [lane for lane in lanes if lane.number != error.lane]
-                self.lost([error.lane])
-                self.source.release(error.lane)
-            else:
-                return
-
-    def _write_lanes(self, lanes: Sequence[Lane]) -> None:
-        started = self._monotonic()
-        for lane in lanes:
-            lane.file_dead_letters(self.dead_letters)
-        with self.store.transaction({lane.number: lane.epoch for lane in lanes}) as tx:
-            for name in sorted({i.stream for lane in lanes for i in lane.confirmed}):
-                tx.lock_stream(name)
-            for lane in lanes:
-                lane.fold(tx)
-            for lane in lanes:
-                lane.write_own(tx)
-            for lane in lanes:
-                lane.write_shared(tx)
-        offsets: dict[Partition, int] = {}
-        asked = False
-        for lane in lanes:
-            offsets |= lane.unwritten.offsets
-            asked = asked or bool(lane.unwritten.jobs) or any(lane.unwritten.labels.values())
-            for name, kind in lane.unwritten.confirmed.values():
-                self.metrics.incidents.labels(name, kind).inc()
-            lane.written()
-        self.metrics.checkpoint_duration.observe(self._monotonic() - started)
-        self.source.commit(offsets)
-        self.metrics.checkpoint_last_success.set(self._clock())
-        for (topic, number), lag in self.source.lags().items():
-            self.metrics.consumer_lag_records.labels(topic, str(number)).set(lag)
-        if self.jobs is not None and asked:
-            self.jobs.notify()
-            for name in {stream.name for lane in lanes for stream in lane.streams.values()}:
-                self._note_job_days(name)
-        self.on_written()
-
-    def _read_parts(self) -> None:
-        """Learn what other lanes have found; never while records are taken."""
-        if self._n_lanes == 1:
-            return
-        found: dict[str, list[Incident]] = {}
-        for incident in self.store.incidents_of_parts():
-            if not incident.segment:
-                found.setdefault(incident.stream, []).append(incident)
-        self._parts = found
-
-    # -- repair --------------------------------------------------------------------------------
-
-    def _adopt_if_assigned(self) -> None:
-        """Before its first record a lane is brought to the champion that holds now."""
-        if self._is_assigned:
-            self._adopt_champions()
-            self._is_assigned = False
-            self._read_parts()
-
-    def _adopt_champions(self) -> None:
-        """Serve with champions that an operator or another process has made."""
-        for lane, stream in self._all_parts():
-            champion = self.store.champion(stream.name) if stream.settings.model else None
-            if champion is None or champion.version == stream.version:
-                continue
-            stream.champion_changed(*self._champion_scorer(stream.name))
-            self._after(lane, stream, stream.repaired(champion.reason))
-        self._close_retired()
-
-    def _use(self, stream: Stream, version: ModelVersion) -> None:
-        """Serve a part of a stream with a version that is not the champion yet."""
-        former = self._scorers.get(stream.name)
-        if former is not None:
-            self._retired.append(former[1])
-        scorer = self._scorer_of(version)
-        self._scorers[stream.name] = (version.version, scorer)
-        stream.champion_changed(version.version, scorer)
-        self.metrics.champion_version.labels(stream.name).set(version.version)
-
-    def _close_retired(self) -> None:
-        used = {id(stream.scorer) for _, stream in self._all_parts()}
-        for scorer in [s for s in self._retired if id(s) not in used]:
-            self._retired.remove(scorer)
-            scorer.close()
-
-    def _repair(self, finished: Finished) -> None:
-        """Promote the candidate that a job made, or say why it is not promoted."""
-        lane = self.lanes.get(int(finished.job.spec.get("lane", 0)))
-        if lane is None:
-            return  # its owner trains again
-        stream = lane.open(finished.job.stream)
-        index = stream.monitor.n_seen
-        writes = lane.unwritten.writes
-        job, result = finished.job, finished.result
-        if finished.state is not JobState.SUCCEEDED:
-            outcomes = stream.monitor.repair_failed(f"training failed: {result.get('error', '')}")
-        elif result["gate"]["promote"] and self._needs_approval(stream):
-            waiting = self.jobs.publish(finished) if self.jobs else None
-            outcomes = stream.monitor.repair_failed(
-                f"version {waiting.version if waiting else '?'} is better and waits for approval: "
-                f"shiftwatch models promote CONFIG VERSION --stream {stream.name}"
-            )
-        elif result["gate"]["promote"]:
-            version = self.jobs.publish(finished) if self.jobs else None
-            assert version is not None
-            reason = f"version {version.version} promoted: {result['gate']['reason']}"
-            self._use(stream, version)
-            outcomes = stream.repaired(reason)
-            writes.append(lambda tx: tx.set_champion(stream.name, version.version, reason, index))
-        elif finished.champion_holds:
-            outcomes = stream.repaired(
-                f"champion kept, it is as good as before: {result['gate']['reason']}"
-            )
-        else:
-            outcomes = stream.monitor.repair_failed(
-                f"candidate rejected: {result['gate']['reason']}"
-            )
-        state, shown = finished.state, dict(result)
-        writes.append(lambda tx: tx.finish_job(job.id, state, shown))
-        self.metrics.retrain_runs.labels(stream.name, finished.outcome).inc()
-        self.metrics.retrain_duration.observe(float(result.get("elapsed_s", 0.0)))
-        self._after(lane, stream, outcomes)
-
-    @staticmethod
-    def _needs_approval(stream: Stream) -> bool:
-        model = stream.settings.model
-        return model is not None and model.approval == "manual"
-
     def close(self) -> None:
         """Stop scorers and trainings; what they were doing goes on after the next start."""
-        for scorer in [*self._retired, *(scorer for _, scorer in self._scorers.values())]:
-            scorer.close()
-        if self.jobs is not None:
-            self.jobs.close()
+        self._repairs.close()
         self.decoder.close()
-        self.dead_letters.close()
+        self._dead_letters.close()
         self.source.close()
-
-
-class NoChampionError(RuntimeError):
-    """A stream is to be scored, but no model was ever trained for it."""

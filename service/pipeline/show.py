@@ -1,83 +1,211 @@
-"""A batch's outcome as metrics."""
+"""What batches did to the streams, as metrics and as what others see."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import is_
+from typing import Generic, TypeVar
+
+from prometheus_client import Counter, Gauge, Histogram
 
 from service.domain.incident import IncidentState
 from service.domain.waiting import Side
-from service.monitor.labels import Ended, Outcome
+from service.monitor.label_outcomes import Ended, Outcome
+from service.monitor.outcomes import Outcomes
 from service.monitor.phase import Phase
 from service.monitor.reweighting import prior_in_force
+from service.pipeline.containment import StreamFailedError, contained
+from service.pipeline.lane import Lane
 from service.pipeline.stream import Batch, Stream
+from service.pipeline.unwritten import Unwritten
+from service.pipeline.view import StreamView, View
 from service.telemetry.metrics import Metrics
 
-
-def show(metrics: Metrics, stream: Stream, batch: Batch, now: float) -> None:
-    """Bring a stream's metrics up to date after a batch; `now` is in Unix seconds."""
-    name, monitor, outcomes = stream.name, stream.monitor, batch.outcomes
-    metrics.observations.labels(name).inc(batch.n_observations)
-    show_labels(metrics, stream, outcomes.labels, outcomes.unlabelled)
-    for direction, n in outcomes.mistimed.items():
-        metrics.records_mistimed.labels(name, str(direction)).inc(n)
-    for observations, seconds in outcomes.delays:
-        metrics.label_delay_observations.labels(name).observe(observations)
-        if seconds is not None:
-            metrics.label_delay.labels(name).observe(max(seconds, 0.0))
-    if batch.n_observations:
-        metrics.last_observation.labels(name).set(now)
-    if outcomes.labels.get(Outcome.JOINED):
-        metrics.last_label.labels(name).set(now)
-    if monitor.n_seen:
-        metrics.label_join.labels(name).set(monitor.n_labelled / monitor.n_seen)
-    if (accuracy := monitor.served.accuracy) is not None:
-        metrics.accuracy.labels(name).set(accuracy)
-    if monitor.phase is Phase.WATCHING:
-        metrics.suspicions_expected.labels(name).inc(
-            batch.n_observations / monitor.suspicion_interval
-        )
-    _show_detection(metrics, stream, batch)
-    metrics.set_prior(name, prior_in_force(*stream.correction, monitor.baseline))
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 
-def show_labels(
-    metrics: Metrics,
-    stream: Stream,
-    labels: Mapping[Outcome, int],
-    unlabelled: Mapping[Ended, int],
-) -> None:
-    """Count what became of labels and of observations without one, and show what still waits."""
-    name, waiting = stream.name, stream.monitor.waiting
-    for outcome, n in labels.items():
-        metrics.labels.labels(name, str(outcome)).inc(n)
-    for ended, n in unlabelled.items():
-        metrics.observations_unlabelled.labels(name, str(ended)).inc(n)
-    in_memory = {Side.OBSERVATION: waiting.n_waiting, Side.LABEL: waiting.n_early}
-    for side in Side:
-        metrics.labels_pending.labels(name, str(side), "memory").set(in_memory[side])
-        metrics.labels_pending.labels(name, str(side), "store").set(waiting.n_spilled[side])
-    oldest = waiting.oldest_time
-    reached = waiting.latest_time if oldest is None else oldest
-    if math.isfinite(reached):
-        metrics.label_watermark.labels(name).set(reached)
+class _Children(Generic[M]):
+    """A metric's series of one stream, each looked up once; none exists before it is asked for."""
+
+    __slots__ = ("_found", "_metric", "_stream")
+
+    def __init__(self, metric: M, stream: str) -> None:
+        self._metric: M = metric
+        self._stream = stream
+        self._found: dict[tuple[str, ...], M] = {}
+
+    def __call__(self, *labels: str) -> M:
+        child = self._found.get(labels)
+        if child is None:
+            child = self._found[labels] = self._metric.labels(self._stream, *labels)
+        return child
 
 
-def _show_detection(metrics: Metrics, stream: Stream, batch: Batch) -> None:
-    name, monitor, outcomes = stream.name, stream.monitor, batch.outcomes
-    for alarm in outcomes.alarms:
-        metrics.alarms.labels(name, str(alarm.factor)).inc()
-        metrics.suspicions.labels(name, "opened").inc()
-    for factor, ratio in monitor.watches.statistics.items():
-        metrics.drift_statistic.labels(name, str(factor)).set(ratio)
-    for evidence in outcomes.evidence:
-        if evidence.p_value is not None:
-            metrics.test_p_value.labels(name, str(evidence.factor)).set(evidence.p_value)
-    for incident in outcomes.incidents:
-        if incident.state is IncidentState.DISMISSED:
-            metrics.suspicions.labels(name, "dismissed").inc()
-    for _ in outcomes.decisions:
-        metrics.suspicions.labels(name, "confirmed").inc()
-    for factor in stream.settings.problem.factors:
-        is_open = any(factor in i.factors for i in monitor.standing.all)
-        metrics.incident_open.labels(name, str(factor)).set(is_open)
+class Shows:
+    """Shows what batches did to streams: in the metrics, and in the view that others read.
+
+    Parameters
+    ----------
+    metrics
+        All metrics.
+    clock
+        Unix seconds, for timestamps in the metrics.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self.view = View()
+        self._metrics = metrics
+        self._clock = clock
+        self._series: dict[str, Series] = {}
+
+    def batches(
+        self, lane: Lane, batches: Iterable[tuple[Stream, Batch]]
+    ) -> list[StreamFailedError]:
+        """Bring metrics and views up to date; returns what streams raise over it."""
+        views, failed, now = dict(lane.views), [], self._clock()
+        for stream, batch in batches:
+            try:
+                with contained(stream.name, lane.number):
+                    view = views[stream.name] = StreamView.of(stream, lane.number)
+                    self._of(stream.name).show(stream, batch, view, now)
+            except StreamFailedError as error:
+                failed.append(error)
+        lane.views = views
+        return failed
+
+    def written(self, lane: Lane, unwritten: Unwritten) -> list[StreamFailedError]:
+        """Have streams know which waiting labels are written, and show which were given up.
+
+        Returns what streams raise over it.
+        """
+        failed = []
+        for name, pruned in unwritten.pruned.items():
+            stream = lane.streams[name]
+            try:
+                with contained(name, lane.number):
+                    given_up = stream.monitor.spill_written(pruned)
+                    self._of(name).show_labels(stream, *given_up)
+            except StreamFailedError as error:
+                failed.append(error)
+        return failed
+
+    def publish(self, lanes: Iterable[Lane], *, is_ready: bool) -> None:
+        """Have others see the streams as they were shown last."""
+        views, now = tuple(lane.views for lane in lanes), self.view
+        is_same = len(views) == len(now.lanes) and all(map(is_, views, now.lanes))
+        if not is_same or now.is_ready != is_ready:
+            self.view = View(views, is_ready)
+
+    def _of(self, stream: str) -> Series:
+        found = self._series.get(stream)
+        if found is None:
+            found = self._series[stream] = Series(self._metrics, stream)
+        return found
+
+
+class Series:
+    """The metrics of one stream, whose parts share them.
+
+    Parameters
+    ----------
+    metrics
+        All metrics.
+    stream
+        The stream's name.
+    """
+
+    def __init__(self, metrics: Metrics, stream: str) -> None:
+        self._name = stream
+        self._metrics = metrics
+        self._prior_of: tuple[object, ...] = ()
+        """What the prior that is shown was computed from."""
+        self._observations = _Children(metrics.observations, stream)
+        self._labels = _Children(metrics.labels, stream)
+        self._unlabelled = _Children(metrics.observations_unlabelled, stream)
+        self._pending = _Children(metrics.labels_pending, stream)
+        self._watermark = _Children(metrics.label_watermark, stream)
+        self._mistimed = _Children(metrics.records_mistimed, stream)
+        self._delay = _Children(metrics.label_delay, stream)
+        self._delay_observations = _Children(metrics.label_delay_observations, stream)
+        self._join = _Children(metrics.label_join, stream)
+        self._last_observation = _Children(metrics.last_observation, stream)
+        self._last_label = _Children(metrics.last_label, stream)
+        self._accuracy = _Children(metrics.accuracy, stream)
+        self._alarms = _Children(metrics.alarms, stream)
+        self._suspicions = _Children(metrics.suspicions, stream)
+        self._expected = _Children(metrics.suspicions_expected, stream)
+        self._statistic = _Children(metrics.drift_statistic, stream)
+        self._p_value = _Children(metrics.test_p_value, stream)
+        self._open = _Children(metrics.incident_open, stream)
+
+    def show(self, stream: Stream, batch: Batch, view: StreamView, now: float) -> None:
+        """Bring the metrics up to date after a batch; `now` is in Unix seconds."""
+        outcomes, n = batch.outcomes, batch.n_observations
+        self.show_labels(stream, outcomes.labels, outcomes.unlabelled)
+        for direction, n_mistimed in outcomes.mistimed.items():
+            self._mistimed(str(direction)).inc(n_mistimed)
+        for observations, seconds in outcomes.delays:
+            self._delay_observations().observe(observations)
+            if seconds is not None:
+                self._delay().observe(max(seconds, 0.0))
+        if n:
+            self._observations().inc(n)
+            self._last_observation().set(now)
+            if view.phase == Phase.WATCHING:
+                self._expected().inc(n / stream.monitor.suspicion_interval)
+        if outcomes.labels.get(Outcome.JOINED):
+            self._last_label().set(now)
+        if view.observations:
+            self._join().set(view.labels / view.observations)
+        if view.accuracy is not None:
+            self._accuracy().set(view.accuracy)
+        self._show_detection(stream, outcomes, view)
+        self._show_prior(stream, outcomes, view)
+
+    def show_labels(
+        self, stream: Stream, labels: Mapping[Outcome, int], unlabelled: Mapping[Ended, int]
+    ) -> None:
+        """Count what became of labels and of observations without one, and what still waits."""
+        waiting = stream.monitor.waiting
+        for outcome, n in labels.items():
+            self._labels(str(outcome)).inc(n)
+        for ended, n in unlabelled.items():
+            self._unlabelled(str(ended)).inc(n)
+        in_memory = {Side.OBSERVATION: waiting.n_waiting, Side.LABEL: waiting.n_early}
+        in_store = waiting.n_spilled
+        for side in Side:
+            self._pending(side.value, "memory").set(in_memory[side])
+            self._pending(side.value, "store").set(in_store[side])
+        oldest = waiting.oldest_time
+        reached = waiting.latest_time if oldest is None else oldest
+        if math.isfinite(reached):
+            self._watermark().set(reached)
+
+    def _show_detection(self, stream: Stream, outcomes: Outcomes, view: StreamView) -> None:
+        for alarm in outcomes.alarms:
+            self._alarms(str(alarm.factor)).inc()
+            self._suspicions("opened").inc()
+        for factor, ratio in view.statistics.items():
+            self._statistic(factor.value).set(ratio)
+        for evidence in outcomes.evidence:
+            if evidence.p_value is not None:
+                self._p_value(str(evidence.factor)).set(evidence.p_value)
+        for incident in outcomes.incidents:
+            if incident.state is IncidentState.DISMISSED:
+                self._suspicions("dismissed").inc()
+        for _ in outcomes.decisions:
+            self._suspicions("confirmed").inc()
+        standing = stream.monitor.standing.all
+        for factor in view.settings.problem.factors:
+            self._open(factor.value).set(any(factor in i.factors for i in standing))
+
+    def _show_prior(self, stream: Stream, outcomes: Outcomes, view: StreamView) -> None:
+        baseline = stream.monitor.baseline
+        # Without a correction it is the reference's, which late labels still join.
+        source = (*view.classes, view.correction, baseline, baseline.labelled)
+        is_same = len(source) == len(self._prior_of) and all(map(is_, source, self._prior_of))
+        if outcomes.joined or not is_same:
+            self._prior_of = source
+            prior = prior_in_force(view.classes, view.correction, baseline)
+            self._metrics.set_prior(self._name, prior)

@@ -21,11 +21,12 @@ from service.domain.decision import Means
 from service.domain.incident import Incident
 from service.domain.sample import ContentKind, StoredSample
 from service.monitor import elsewhere
-from service.monitor.labels import Spill
-from service.monitor.monitor import Monitor, Policy
+from service.monitor.monitor import Monitor
 from service.monitor.outcomes import NOTHING, Outcomes
 from service.monitor.representation import Embedding, Representation, Tabular
 from service.monitor.segments import Segments
+from service.monitor.spilling import Spill
+from service.monitor.stage2 import Policy
 from service.records.block import Block
 from service.records.columns import Columns, Features
 from service.records.decode import decode

@@ -47,6 +47,12 @@ class Given:
     plain: Columns | None = None
 
     @property
+    def records(self) -> list[Record]:
+        """All of them, in their order."""
+        plain = [] if self.plain is None else self.plain.positions.tolist()
+        return [self.block[at] for at in sorted([*plain, *(at for at, _ in self.bodies)])]
+
+    @property
     def ids(self) -> list[str]:
         """All of their ids."""
         own = [] if self.plain is None else self.plain.ids

@@ -127,18 +127,7 @@ class TemporaryError(RuntimeError):
     """Whether a record can be used is not known yet, because what tells it is away.
 
     The record is neither used nor refused: the same one is to be decoded again.
-
-    Parameters
-    ----------
-    message
-        What is away, and why.
-    after_s
-        Seconds to wait before the next attempt.
     """
-
-    def __init__(self, message: str, after_s: float = 1.0) -> None:
-        super().__init__(message)
-        self.after_s = after_s
 
 
 def coordinates(record: Record) -> str:

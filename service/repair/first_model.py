@@ -17,11 +17,11 @@ from models.spec import Family, ModelVersion
 from models.tabular import tabular_row
 from service.records.formats.decoder import Decoder, Ignored
 from service.records.record import LabelRecord, Observation
-from service.repair.process import progress_of, start_training
+from service.repair.process import last_words, progress_of, start_training
 from service.repair.publishing import publish_result
-from service.repair.recipe import source_job
+from service.repair.recipe import model_of, source_job
+from service.repair.serving import expose_champion
 from service.settings.service import Settings
-from service.settings.stream import ModelSettings
 from service.sources.files import FileSource
 from service.store.store import Store
 
@@ -47,7 +47,7 @@ def train(folder: Path, on_event: OnEvent) -> JobResult:
             if event.get("event") == "error":
                 error = str(event.get("message"))
         if process.wait() != 0:
-            raise RuntimeError(error or (folder / "stderr.txt").read_text()[-2000:])
+            raise RuntimeError(error or last_words(folder))
     finally:
         if process.poll() is None:
             process.terminate()
@@ -87,8 +87,9 @@ def train_first(
         cut = round((1 - HOLDOUT_SHARE) * len(codes))
         split = np.where(np.arange(len(codes)) < cut, str(Split.TRAIN), str(Split.HOLDOUT))
         job.write(folder, rows, codes, split)
+    registry = Registry(settings.registry.path)
     version = publish_result(
-        Registry(settings.registry.path),
+        registry,
         train(folder, on_event),
         stream=stream,
         parent=None,
@@ -97,22 +98,10 @@ def train_first(
     )
     with store.transaction() as tx:
         tx.set_champion(stream, version.version, "first version", 0)
+    if model.saved_model and settings.registry.serving is not None:
+        expose_champion(store, registry, stream, settings.registry.serving)
     shutil.rmtree(folder, ignore_errors=True)
     return version
-
-
-def model_of(settings: Settings, stream: str) -> ModelSettings:
-    """The model settings of a stream.
-
-    Raises
-    ------
-    ValueError
-        If it has none.
-    """
-    model = next((s.model for s in settings.streams if s.name == stream), None)
-    if model is None:
-        raise ValueError(f"streams.{stream}.model: the stream has no model section to train by")
-    return model
 
 
 def labelled_rows(settings: Settings, stream: str, path: Path) -> tuple[Any, list[str]]:

@@ -8,10 +8,12 @@ from typing import Any
 from models.job import Job as TrainingJob
 from models.job import Kind
 from models.spec import Family
+from service.settings.service import Settings
 from service.settings.stream import ModelSettings
 
 
-def _recipe(model: ModelSettings, seed: int) -> dict[str, Any]:
+def recipe(model: ModelSettings, seed: int) -> dict[str, Any]:
+    """The fields of a training job that the settings decide."""
     return {
         "strategy": model.strategy,
         "epochs": model.epochs,
@@ -32,12 +34,25 @@ def source_job(
     seed: int,
 ) -> TrainingJob:
     """The job that makes a stream's first version."""
-    recipe = _recipe(model, seed) | {"strategy": "auto"}
     return TrainingJob(
         kind=Kind.SOURCE,
         family=Family(model.family),
         stream=stream,
         classes=tuple(classes),
         weights=str(model.weights),
-        **recipe,
+        **recipe(model, seed) | {"strategy": "auto"},
     )
+
+
+def model_of(settings: Settings, stream: str) -> ModelSettings:
+    """The model settings of a stream.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    model = next((s.model for s in settings.streams if s.name == stream), None)
+    if model is None:
+        raise ValueError(f"streams.{stream}.model: the stream has no model section to train by")
+    return model

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -24,7 +23,7 @@ from pydantic import (
 
 from service.settings import file as config_file
 from service.settings.file import FieldError, SettingsError
-from service.settings.secret import read_secret
+from service.settings.secret import NO_CREDENTIALS, check_either, read_secret, web_address
 from service.settings.section import Section
 from service.settings.source import SourceSettings
 from service.settings.stream import StreamSettings
@@ -32,7 +31,6 @@ from service.settings.stream import StreamSettings
 __all__ = ["Settings", "SettingsError", "StreamSettings", "load", "loads"]
 
 ENVIRONMENT_PREFIX = "SHIFTWATCH_"
-_NO_CREDENTIALS = "without user and password, which would end up in logs"
 _DURATION = TypeAdapter(timedelta)
 
 
@@ -58,6 +56,11 @@ class RegistrySettings(Section):
     """The models' versions."""
 
     path: Path = Field(default=Path("var/models"), description="Folder of the models' versions.")
+    serving: Path | None = Field(
+        default=None,
+        description="Folder in which a server of models finds each stream's champion, in "
+        "TensorFlow Serving's layout; for streams with model.saved_model. None for nowhere.",
+    )
 
 
 class DeadLetterSettings(Section):
@@ -90,9 +93,7 @@ class HttpSettings(Section):
 
     @model_validator(mode="after")
     def _guarded(self) -> HttpSettings:
-        if self.token is not None and self.token_file is not None:
-            raise FieldError(("token_file",), "expected either token or token_file, got both")
-        guarded = self.token is not None or self.token_file is not None
+        guarded = check_either(self, "token")
         if self.port is not None and not guarded and not _is_loopback(self.host):
             raise FieldError(
                 ("host",), f"{self.host} can be reached from other machines: set a token"
@@ -115,7 +116,7 @@ class WebhookSettings(Section):
 
     url: str = Field(
         repr=False,
-        description="Where messages are posted to; https:// or http://, " + _NO_CREDENTIALS + ".",
+        description="Where messages are posted to; https:// or http://, " + NO_CREDENTIALS + ".",
     )
     secret: SecretStr | None = Field(
         default=None,
@@ -148,20 +149,11 @@ class WebhookSettings(Section):
     @field_validator("url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host, user = parts.hostname, parts.username
-        except ValueError:
-            parts, host, user = urlsplit(""), None, None
-        if parts.scheme not in {"https", "http"} or not host or user is not None:
-            raise ValueError(f"expected https:// or http:// and a host, {_NO_CREDENTIALS}")
-        return value
+        return web_address(value)
 
     @model_validator(mode="after")
     def _one_secret(self) -> WebhookSettings:
-        if (self.secret is None) == (self.secret_file is None):
-            got = "none" if self.secret is None else "both"
-            raise FieldError(("secret",), f"expected either secret or secret_file, got {got}")
+        check_either(self, "secret", is_needed=True)
         return self
 
     def read_secret(self) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from service.settings.file import FieldError
-from service.settings.secret import read_secret
+from service.settings.secret import check_either, read_secret, web_address
 from service.settings.section import Section
 
 Text = Annotated[str, Field(min_length=1)]
@@ -76,19 +75,11 @@ class SchemaRegistrySettings(Section):
     @field_validator("url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host, user = parts.hostname, parts.username
-        except ValueError:
-            parts, host, user = urlsplit(""), None, None
-        if parts.scheme not in {"https", "http"} or not host or user is not None:
-            raise ValueError("expected https:// or http:// and a host, without user and password")
-        return value.rstrip("/")
+        return web_address(value).rstrip("/")
 
     @model_validator(mode="after")
     def _one_login(self) -> SchemaRegistrySettings:
-        if self.password is not None and self.password_file is not None:
-            raise FieldError(("password_file",), "expected either password or password_file")
+        check_either(self, "password")
         password = self.password or self.password_file
         if (password is None) != (self.username is None):
             missing = "password" if password is None else "username"
@@ -276,7 +267,7 @@ class SourceSettings(Section):
         self._check_certificates()
 
     def _check_login(self) -> None:
-        self._check_either("sasl_password")
+        check_either(self, "sasl_password")
         login = {
             "sasl_mechanism": self.sasl_mechanism,
             "sasl_username": self.sasl_username,
@@ -290,7 +281,7 @@ class SourceSettings(Section):
                 raise FieldError((name,), message)
 
     def _check_certificates(self) -> None:
-        self._check_either("ssl_key_password")
+        check_either(self, "ssl_key_password")
         names = [n for n in type(self).model_fields if n.startswith("ssl_")]
         given = [n for n in names if getattr(self, n) is not None]
         if given and not self.security_protocol.endswith("SSL"):
@@ -302,11 +293,6 @@ class SourceSettings(Section):
         has_password = self.ssl_key_password or self.ssl_key_password_file
         if has_password and self.ssl_keyfile is None:
             raise FieldError(("ssl_keyfile",), "expected the key that has the password, got none")
-
-    def _check_either(self, name: str) -> None:
-        if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
-            message = f"expected either {name} or {name}_file, got both"
-            raise FieldError((f"{name}_file",), message)
 
     def read_sasl_password(self) -> str | None:
         """Return the password, from its file if it has one; None if there is none.

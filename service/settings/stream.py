@@ -167,7 +167,9 @@ class ModelSettings(Section):
         "images' properties.",
     )
     precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
-        default="auto", description="Arithmetic of training; auto looks at the processor."
+        default="auto",
+        description="Arithmetic of training; auto is mixed_bfloat16 where the processor computes "
+        "with it (AVX-512 BF16, AMX) and float32 elsewhere. The version's manifest says which.",
     )
     strategy: Literal["auto", "fixed_features", "last_block", "higher_blocks", "all_layers"] = (
         Field(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from service.records.record import MAX_RECORD_BYTES, Record
+from service.records.block import Block
+from service.records.record import MAX_RECORD_BYTES
 from service.sources.files import FileSource
-from service.sources.source import _WAIT_S, OneLane, Partition, SourceError
+from service.sources.source import OneLane, Partition, SourceError, wait_for_records
 
 
 class DirectorySource(OneLane):
@@ -49,16 +50,10 @@ class DirectorySource(OneLane):
         self._done: set[str] = set()
         self._file: FileSource | None = None
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         """Return the next records; a batch never spans two files."""
-        found = self._read(max_records)
-        waited = 0.0
-        while not found and self.follow and waited < timeout_s:
-            pause = min(_WAIT_S, timeout_s - waited)
-            self._sleep(pause)
-            waited += pause
-            found = self._read(max_records)
-        return found
+        longest_s = timeout_s if self.follow else 0.0
+        return wait_for_records(lambda: self._read(max_records), longest_s, self._sleep)
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Go to these offsets; files that are not named stay where they are."""
@@ -92,13 +87,13 @@ class DirectorySource(OneLane):
             if not n.startswith(".") and not n.endswith(".tmp") and n not in self._done
         )
 
-    def _read(self, max_records: int) -> list[Record]:
-        for name in self._waiting():
+    def _read(self, max_records: int) -> Block:
+        for name in self._waiting() if max_records else ():
             if self._file is None or self._file.topic != name:
                 self.close()
                 self._file = FileSource(self.path / name, max_record_bytes=self._max_bytes)
                 self._file.seek({(name, 0): self._next.get(name, 0)})
-            found = list(self._file.poll(max_records))
+            found = self._file.poll(max_records)
             if self._file.exhausted:
                 self._done.add(name)
                 self.close()
@@ -109,6 +104,6 @@ class DirectorySource(OneLane):
                         f"{self.path / name}: has records, but {newest} was read before; name new "
                         "files so that they sort last, and leave files that were read alone"
                     )
-                self._next[name] = found[-1].offset + 1
+                self._next[name] = found.offsets[-1] + 1
                 return found
-        return []
+        return Block.of([])

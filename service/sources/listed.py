@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from service.records.block import Block
 from service.records.record import Record
 from service.sources.source import OneLane, Owner, Partition
 
@@ -52,7 +53,7 @@ class ListSource(OneLane):
         """Leave the records of the lane out."""
         self._lanes.discard(lane)
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:  # noqa: ARG002
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:  # noqa: ARG002
         """Return the records up to the next fault."""
         found: list[Record] = []
         while self._at < len(self._items) and len(found) < max_records:
@@ -72,7 +73,7 @@ class ListSource(OneLane):
                 if isinstance(item, Abort):
                     raise Aborted(f"abort at item {self._at}")
                 break
-        return found
+        return Block.of(found)
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Go to these offsets, forwards or back."""

@@ -8,13 +8,16 @@ offset of the next record, not of the last one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Protocol
 
-from service.records.record import Record
+from service.records.block import Block
 
 Partition = tuple[str, int]
 """Topic and partition."""
+MAX_POLL_BYTES = 32 * 1024 * 1024
+"""More than the largest record; fewer records are polled where they are large."""
 _WAIT_S = 0.05
 
 
@@ -80,7 +83,15 @@ class Owner(Protocol):
 
 
 class Source(Protocol):
-    """A place that records come from, in order within each lane."""
+    """A place that records come from, in order within each lane.
+
+    Attributes
+    ----------
+    seeks_back
+        Whether `seek` can go back to what was polled.
+    """
+
+    seeks_back: bool
 
     def start(self, owner: Owner) -> None:
         """Say which lanes there are, now and whenever that changes; called once, before `poll`."""
@@ -90,10 +101,11 @@ class Source(Protocol):
         """Deliver nothing more of a lane that its owner has lost, until it is assigned again."""
         ...
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         """Return the next records; waits up to `timeout_s` seconds for the first one.
 
-        With `max_records` 0 it only keeps up with the other side.
+        With `max_records` 0 it only keeps up with the other side. It does not read more than about
+        `MAX_POLL_BYTES` for one answer: of large records there may be fewer than were asked for.
         """
         ...
 
@@ -123,8 +135,39 @@ class Source(Protocol):
         ...
 
 
+def check_reached(path: Path, n: int, start: int) -> None:
+    """Check that a file of n lines or rows goes as far as it was read before.
+
+    Raises
+    ------
+    SourceError
+        If it ends earlier.
+    """
+    if n < start:
+        raise SourceError(
+            f"{path}: ends after {n} lines or rows, but the next one to read is {start}; "
+            "is it another file of the same name?"
+        )
+
+
+def wait_for_records(
+    read: Callable[[], Block], timeout_s: float, sleep: Callable[[float], None]
+) -> Block:
+    """Read again and again until there is a record, for as long as that."""
+    found = read()
+    waited = 0.0
+    while not found and waited < timeout_s:
+        pause = min(_WAIT_S, timeout_s - waited)
+        sleep(pause)
+        waited += pause
+        found = read()
+    return found
+
+
 class OneLane(ABC):
     """What sources with a single lane have in common; they belong to one process."""
+
+    seeks_back = True
 
     def start(self, owner: Owner) -> None:
         """Assign the lane."""

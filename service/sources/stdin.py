@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES, Record
+from service.records.block import Block
+from service.records.record import MAX_RECORD_BYTES
+from service.sources.lines import Lines
 from service.sources.source import OneLane, Partition, SourceError
 
 TOPIC = "stdin"
@@ -33,32 +35,30 @@ class StdinSource(OneLane):
         Later, if it cannot be read.
     """
 
+    seeks_back = False
+
     def __init__(self, fd: int = 0, *, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         self._fd = fd
-        self._max_bytes = max_record_bytes
-        self._next = 0
-        self._is_first = True
+        self._lines = Lines(TOPIC, max_record_bytes)
         self._at_end = False
-        self._lines: list[tuple[bytes, int]] = []
-        """Whole lines that are not polled yet, without their ends, and their sizes."""
-        self._rest = bytearray()
-        self._rest_size = 0
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         """Return the next lines that are not blank."""
         until = time.monotonic() + timeout_s
-        while len(self._lines) < max_records and not self._at_end:
+        while not self._at_end and not self._lines.has_enough(max_records):
             left = until - time.monotonic()
             if not self._is_ready(0.0 if self._lines else max(left, 0.0)):
                 break
             self._read()
             if left <= 0:
                 break
-        return self._take(max_records)
+        return self._lines.take(max_records)
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Count from this offset on; nothing is skipped and nothing comes again."""
-        self._next = offsets.get((TOPIC, 0), self._next)
+        offset = offsets.get((TOPIC, 0))
+        if offset is not None:
+            self._lines.count_from(offset)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Nobody reads along."""
@@ -79,50 +79,20 @@ class StdinSource(OneLane):
         try:
             return bool(select.select([self._fd], [], [], timeout_s)[0])
         except (OSError, ValueError) as error:
-            raise SourceError(f"standard input: cannot be read at {self._next}: {error}") from error
+            raise self._unreadable(error) from error
 
     def _read(self) -> None:
         try:
-            block = os.read(self._fd, _READ_BYTES)
+            data = os.read(self._fd, _READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
-            raise SourceError(f"standard input: cannot be read at {self._next}: {error}") from error
-        if not block:
+            raise self._unreadable(error) from error
+        if data:
+            self._lines.add(data)
+        else:
             self._at_end = True
-            if self._rest_size:
-                self._end_line()
-            return
-        *whole, rest = block.split(b"\n")
-        for part in whole:
-            self._grow(part)
-            self._end_line()
-        self._grow(rest)
+            self._lines.end()
 
-    def _grow(self, part: bytes) -> None:
-        # One more than a record may have: the end can be \r\n.
-        room = self._max_bytes + 1 - len(self._rest)
-        self._rest += part[: max(room, 0)]
-        self._rest_size += len(part)
-
-    def _end_line(self) -> None:
-        value = bytes(self._rest)
-        if self._is_first:
-            value = value.removeprefix(b"\xef\xbb\xbf")
-            self._is_first = False
-        is_whole = self._rest_size == len(self._rest)
-        value = value.rstrip(b"\r")
-        size = len(value) if is_whole else self._rest_size
-        self._lines.append((value if size <= self._max_bytes else value[:KEPT_BYTES], size))
-        self._rest.clear()
-        self._rest_size = 0
-
-    def _take(self, max_records: int) -> list[Record]:
-        taken, self._lines = self._lines[:max_records], self._lines[max_records:]
-        found: list[Record] = []
-        for value, size in taken:
-            dropped = size if size > self._max_bytes else 0
-            if value.strip() or dropped:
-                found.append(Record(TOPIC, 0, self._next, None, value, dropped))
-            self._next += 1
-        return found
+    def _unreadable(self, error: Exception) -> SourceError:
+        return SourceError(f"standard input: cannot be read at {self._lines.n_read}: {error}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from service.store import migrations
@@ -95,6 +96,11 @@ def lock(connection: sa.Connection, which: Lock) -> None:
     """Wait for a lock, and hold it until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS, int(which))))
+
+
+def insert(dialect: sa.Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an insert with `ON CONFLICT`, which the two databases spell alike."""
+    return postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def open_engine(url: str) -> sa.Engine:

@@ -36,6 +36,10 @@ class CheckpointError(ValueError):
     """A state that cannot be written, or bytes that are no checkpoint of this version."""
 
 
+class FormatError(CheckpointError):
+    """A checkpoint of another release."""
+
+
 def dumps(state: State) -> bytes:
     """Turn a state into bytes.
 
@@ -71,14 +75,16 @@ def loads(data: bytes) -> State:
 
     Raises
     ------
+    FormatError
+        If it is of another version.
     CheckpointError
-        If the bytes are no checkpoint, of another version, or damaged.
+        If the bytes are no checkpoint, or damaged.
     """
     if len(data) < _HEAD.size or data[:4] != _MAGIC:
         raise CheckpointError(f"checkpoint: expected it to start with {_MAGIC!r}, got {data[:8]!r}")
     _, version, checksum, size = _HEAD.unpack_from(data)
     if version != FORMAT:
-        raise CheckpointError(
+        raise FormatError(
             f"checkpoint: has format {version}, this version of Shiftwatch knows {FORMAT}"
         )
     body = memoryview(data)[_HEAD.size :]

@@ -192,8 +192,17 @@ SPECS = (
                 "new_feature",
                 "uri_not_allowed",
                 "unreachable",
+                "stream_failed",
             )
         },
+    ),
+    Spec(
+        "stream_failed",
+        Type.GAUGE,
+        "1 from when the stream raised an error that it does not get over, until the process is "
+        "started again; its records go to the dead letters meanwhile.",
+        _STREAM,
+        is_zero_at_start=True,
     ),
     _gauge(
         "label_join_ratio",
@@ -345,6 +354,7 @@ class Metrics:
     label_watermark: Gauge
     dead_letters: Counter
     records_ignored: Counter
+    stream_failed: Gauge
     label_join: Gauge
     last_observation: Gauge
     last_label: Gauge

@@ -18,7 +18,6 @@ from benchmarks.runner import Workers, run_table, workers
 from benchmarks.stream_peers import (
     ERROR_DETECTORS,
     FALSE_ALARM,
-    MMD_ONLINE,
     SETTINGS,
     Name,
     false_alarm_share,
@@ -242,8 +241,6 @@ def test_rules_that_are_not_installed_are_named_in_the_tables() -> None:
     text = attribution.TABLE.summarise([(trial, outcome)]).markdown
     absent = [rule.name for rule in RULES if rule.missing()]
     assert all(f"- {name}: " in text for name in absent)
-    stream_text = end_to_end.TABLE.summarise([]).markdown
-    assert (MMD_ONLINE.name in stream_text) == bool(MMD_ONLINE.missing())
 
 
 @pytest.mark.parametrize("name", ERROR_DETECTORS)

@@ -252,6 +252,28 @@ def test_a_value_that_is_not_finite_is_skipped(name: str, poison: float) -> None
     assert [alarm.row for alarm in poisoned.update(rows)] == expected
 
 
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - ERRORS))
+@pytest.mark.parametrize("size", [np.finfo(np.float64).max, 1e200, 5e-324])
+def test_no_finite_value_makes_a_number_that_is_none(name: str, size: float) -> None:
+    rows = stream(name)
+    wild = size * np.where(np.random.default_rng(8).random(rows.shape) < 0.5, -1.0, 1.0)
+    if name in LABELLED:
+        wild[:, -1] = rows[:, -1]
+    detector = MAKERS[name]()
+    alarms = [*detector.update(rows[:300]), *detector.update(wild), *detector.update(rows)]
+    assert np.isfinite([alarm.statistic for alarm in alarms]).all()
+    assert numbers_of(detector.snapshot()) <= numbers_of(MAKERS[name]().snapshot())
+
+
+def numbers_of(state: Any) -> bool:
+    """Whether a state has a value that is no number."""
+    if isinstance(state, dict):
+        return any(map(numbers_of, state.values()))
+    if isinstance(state, np.ndarray) and state.dtype.kind == "f":
+        return bool(np.isnan(state).any())
+    return isinstance(state, float) and np.isnan(state)
+
+
 @crossed
 def test_memory_is_bounded(name: str) -> None:
     detector = MAKERS[name]()

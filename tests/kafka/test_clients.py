@@ -60,8 +60,8 @@ def test_a_partition_that_is_held_and_let_go_at_random_loses_and_doubles_nothing
         client.hold(held)
         for at, records in client.poll(0.05).items():
             assert at not in held
-            assert [r.offset for r, _ in records] == [seen[at] + k for k in range(len(records))]
-            assert [r.value for r, _ in records] == [b"%d" % r.offset for r, _ in records]
+            assert [r.offset for r in records] == [seen[at] + k for k in range(len(records))]
+            assert [r.value for r in records] == [b"%d" % r.offset for r in records]
             seen[at] += len(records)
     client.hold(())
     while not all(client.is_at_end(at) for at in seen):
@@ -86,7 +86,7 @@ def test_an_assignment_begins_where_it_says_whatever_was_on_its_way(
             assert time.monotonic() < until
             for at, records in client.poll(0.05).items():
                 offset = wanted[at]
-                assert [r.offset for r, _ in records] == [offset + k for k in range(len(records))]
+                assert [r.offset for r in records] == [offset + k for k in range(len(records))]
                 wanted[at] += len(records)
                 missing.discard(at)
         client.hold({at for at in wanted if turn.random() < 0.5})

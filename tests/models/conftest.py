@@ -32,7 +32,7 @@ def halves(n: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
 
 @pytest.fixture(scope="session")
 def keras() -> Any:
-    configure_tensorflow(2)
+    configure_tensorflow(2, training=True)
     import keras
 
     return keras

@@ -121,6 +121,28 @@ def test_fine_tuning_repairs_a_swapped_concept_and_passes_the_gate(
     assert candidate == champion
 
 
+def test_a_processor_that_onednn_may_use_only_avx2_of_trains_in_float32(tmp_path: Path) -> None:
+    # On processors with bfloat16 this is how a plain one is imitated.
+    images, labels = halves(40, 3)
+    Job(
+        kind=Kind.SOURCE,
+        family=Family.VGG16,
+        stream="halves",
+        classes=CLASSES,
+        epochs=1,
+        batch_size=16,
+        dense_units=16,
+    ).write(tmp_path, images, labels, np.repeat(Split.TRAIN, 40))
+    subprocess.run(
+        [sys.executable, "-m", "models.finetune", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    assert JobResult.read(tmp_path).metrics["precision"] == "float32"
+
+
 def features(n: int, seed: int, turned: bool) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 4))

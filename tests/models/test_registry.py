@@ -164,8 +164,34 @@ def test_the_newest_served_number_is_the_last_one_exposed_also_after_a_roll_back
     folders = [registry.expose(v, serving) for v in (first, second, second, first)]
     assert [f.name for f in folders] == ["1", "2", "2", "3"]
     assert (folders[-1] / "saved_model.pb").read_bytes() == b"graph weights"
-    assert sorted(p.name for p in (serving / "digits").iterdir()) == ["1", "2", "3"]
+    served = (p.name for p in (serving / "digits").iterdir())
+    assert sorted(name for name in served if not name.startswith(".")) == ["1", "2", "3"]
     assert registry.get("digits", 1) == first
+
+
+def test_a_process_that_was_killed_while_it_exposed_leaves_nothing_that_a_server_finds(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = publish(registry)
+
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry.expose(made, tmp_path)
+    home = tmp_path / "digits"
+    assert [p for p in home.iterdir() if not p.name.startswith(".")] == []
+    assert registry.expose(made, tmp_path) == home / "1"
+    assert {p.name for p in home.iterdir()} == {".lock", "1"}
+
+
+def test_processes_that_expose_at_once_leave_one_number(registry: Registry, tmp_path: Path) -> None:
+    made = publish(registry)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: registry.expose(made, tmp_path), range(8)))
+    assert set(found) == {tmp_path / "digits" / "1"}
 
 
 def test_a_version_without_a_saved_model_cannot_be_served(

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.training import Recipe, TrainingError, fit
+from models.training import Recipe, TrainingError, _schedule, fit
 
 RECIPE = Recipe(
     epochs=4,
+    steps=0,
     learning_rate=0.02,
     batch_size=16,
     validation_share=0.2,
@@ -88,6 +89,32 @@ def test_training_learns_and_says_how_it_went(small: Callable[[], Any], tmp_path
     assert last["event"] == "progress"
     assert (last["epoch"], last["epochs"], last["step"], last["steps"]) == (12, 12, 8, 8)
     assert last["loss"] < events[0]["loss"]
+
+
+def test_few_rows_are_passed_more_often_so_that_the_steps_are_enough(
+    small: Callable[[], Any], tmp_path: Path
+) -> None:
+    x, y = rows(80)  # too few to validate on: 5 steps an epoch
+    events: list[Mapping[str, Any]] = []
+    recipe = replace(RECIPE, epochs=2, steps=21)
+    done = fit(small(), x, y, recipe, tmp_path / "few", events.append, clock=Clock())
+    assert (done.epochs, done.stopped) == (5, "epochs")
+    assert (events[-1]["epochs"], events[-1]["steps"]) == (5, 5)
+    enough = fit(small(), x, y, replace(recipe, steps=8), tmp_path / "enough", ignore)
+    assert enough.epochs == 2
+
+
+@pytest.mark.parametrize("n_steps", [1, 7, 90, 1000])
+def test_the_learning_rate_rises_for_a_tenth_of_the_steps_and_falls_to_nothing(
+    n_steps: int,
+) -> None:
+    rates = np.array([_schedule(n, n_steps) for n in range(n_steps)])
+    top = int(rates.argmax())
+    assert top <= n_steps / 10
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top:]) < 0).all()
+    assert 0.9 < rates[top] <= 1
+    assert rates[-1] > 0
 
 
 def test_a_seed_gives_one_result(small: Callable[[], Any], tmp_path: Path) -> None:

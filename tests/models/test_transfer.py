@@ -10,7 +10,13 @@ from models.job import Job, JobError, Kind, Rows, Split
 from models.spec import CAFFE, Family
 from models.strategy import Strategy
 from models.training import Trained
-from models.transfer import FIRST_TRAINED, RECIPES, _frozen_part_done, choose_precision, train
+from models.transfer import (
+    FIRST_TRAINED,
+    RECIPES,
+    _frozen_part_done,
+    _spread,
+    train,
+)
 from models.vgg16 import Vgg16, weighted_layers
 from tests.models.conftest import CLASSES, SHAPE, halves
 
@@ -97,7 +103,7 @@ def test_a_given_difference_picks_the_strategy_and_its_recipe(
     ((_, codes, labels, recipe, *_),) = no_training
     assert codes.shape == (16, 16)
     assert labels.shape == (16,)
-    assert (recipe.epochs, recipe.learning_rate) == RECIPES[Strategy.FIXED_FEATURES]
+    assert (recipe.epochs, recipe.steps, recipe.learning_rate) == RECIPES[Strategy.FIXED_FEATURES]
 
 
 def test_the_difference_is_measured_where_it_is_not_given(
@@ -109,6 +115,14 @@ def test_the_difference_is_measured_where_it_is_not_given(
     assert done.difference is not None
     assert done.difference > 0.8
     assert done.strategy == Strategy.LAST_BLOCK
+
+
+@pytest.mark.parametrize("n", [0, 1, 399, 400, 401, 1375])
+def test_the_difference_is_measured_on_some_hundred_images_spread_over_time(n: int) -> None:
+    kept = _spread(np.arange(n).reshape(n, 1, 1, 1)).ravel()
+    assert len(kept) == min(n, 400)
+    expected = np.linspace(0, n, len(kept), endpoint=False)
+    np.testing.assert_allclose(kept, expected, atol=1)
 
 
 def test_without_old_rows_to_measure_on_the_domains_count_as_different(
@@ -162,23 +176,3 @@ def test_a_source_job_on_pretrained_weights_trains_the_head_alone(
         np.testing.assert_array_equal(
             done.model.get_layer(name).get_weights()[0], base.get_layer(name).get_weights()[0]
         )
-
-
-@pytest.mark.parametrize(
-    ("asked", "flags", "precision"),
-    [
-        ("auto", "flags : avx2 avx512_bf16", "mixed_bfloat16"),
-        ("auto", "flags : amx_bf16 amx_tile", "mixed_bfloat16"),
-        ("auto", "flags : avx2 avx512f", "float32"),
-        ("auto", None, "float32"),
-        ("float32", "flags : avx512_bf16", "float32"),
-        ("mixed_bfloat16", "flags : avx2", "mixed_bfloat16"),
-    ],
-)
-def test_bfloat16_is_chosen_where_the_processor_has_it(
-    tmp_path: Path, asked: str, flags: str | None, precision: str
-) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    if flags is not None:
-        cpuinfo.write_text(flags)
-    assert choose_precision(asked, cpuinfo) == precision

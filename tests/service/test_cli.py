@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from models.registry import Registry
 from models.spec import Family
 from service.cli import app
+from service.store.states import FORMAT, dumps
 from service.store.store import Store
 from tests.service.streams import x_to_y_records
 
@@ -139,6 +140,55 @@ def test_replay_without_a_trained_model_says_how_to_train_one(tmp_path: Path) ->
     assert code != 0
     assert "shiftwatch models train CONFIG --stream s" in " ".join(said.split())
     assert "Traceback" not in said
+
+
+def test_replay_with_a_stream_that_fails_finishes_the_others_and_says_so(
+    config: Path, tmp_path: Path
+) -> None:
+    reference = tmp_path / "reference.jsonl"
+    reference.write_bytes(b"not json\n")
+    config.write_text(
+        config.read_text().replace(
+            "streams:\n",
+            f"streams:\n  - {{name: t, problem: x_to_y, reference: {{file: '{reference}'}}}}\n",
+            1,
+        )
+    )
+    whole = x_to_y_records(1800, shift="covariate", at=700, seed=5)
+    others = x_to_y_records(3, stream="t")
+    stream, out = tmp_path / "events.jsonl", tmp_path / "incidents.jsonl"
+    stream.write_bytes(b"".join(r.value + b"\n" for r in [*whole, *others]))
+    code, output = shiftwatch("replay", config, "--input", stream, "--incidents", out, "--quiet")
+    assert code == 1
+    failed = "stream 't' failed: DecodeError: reference.jsonl[0]@0: expected a JSON object"
+    assert failed in " ".join(output.split())
+    summary = json.loads(next(line for line in output.splitlines() if '"observations"' in line))
+    assert [said.startswith(failed) for said in summary["failed"]] == [True]
+    assert (summary["observations"], summary["refused"]) == (1800, 3)
+    incidents = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [i["kind"] for i in incidents if i["confirmed_at"] is not None] == ["covariate"]
+    letters = (tmp_path / "incidents.jsonl.dead-letters").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in letters] == ["stream_failed"] * 3
+
+
+def test_a_store_of_another_release_is_named_and_nothing_is_refused(
+    config: Path, tmp_path: Path
+) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_bytes(x_to_y_records(1)[0].value + b"\n")
+    config.write_text(config.read_text() + f"source: {{path: '{events}'}}\nhttp: {{port: null}}\n")
+    store = Store(f"sqlite:///{tmp_path}/s.db", lambda: 0.0)
+    state = bytearray(dumps({}))
+    state[4:6] = (FORMAT + 1).to_bytes(2, "little")
+    with store.transaction() as tx:
+        tx.put_state("s", bytes(state))
+    code, output = shiftwatch("run", config)
+    assert code == 1
+    assert f"has format {FORMAT + 1}, this version of Shiftwatch knows {FORMAT}" in " ".join(
+        output.split()
+    )
+    assert store.offsets() == {}
+    store.close()
 
 
 def test_replay_of_a_missing_file_says_which(config: Path, tmp_path: Path) -> None:

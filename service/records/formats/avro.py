@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from service.records.json_text import parse
 from service.records.record import DecodeError
 from service.records.shown import short
-from service.records.table_row import record_from_row
+from service.records.table_row import row_text
 
 MAGIC = b"\x00"
 """First byte of a value, with which no JSON begins."""
@@ -133,7 +133,7 @@ class Avro:
             raise DecodeError(
                 "not_an_object", f"expected a record of schema {id_}, got {short(datum)}"
             )
-        return parse(record_from_row(datum, "", 0, 0).value)
+        return parse(row_text(datum))
 
     def close(self) -> None:
         """Close the connection to the registry."""

@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES, Record
+from service.records.block import Block, Run
+from service.records.record import KEPT_BYTES, MAX_RECORD_BYTES
 from service.settings.source import SourceSettings
 from service.sources.source import Partition
 
@@ -49,29 +50,39 @@ class Bounds:
         return f"{self.first} to {self.end}"
 
 
-Fetched = Sequence[tuple[Record, int]]
-"""Records of one partition in order, each with its time: Unix milliseconds, or -1 for none."""
-
-
-def to_record(
+def to_block(
     topic: str,
     partition: int,
-    offset: int,
-    key: bytes | None,
-    value: bytes | None,
-    headers: Sequence[tuple[str, bytes | None]] | None = None,
-    timestamp_ms: int = -1,
-) -> Record:
-    """What a client gives, as a record of the service; -1 stands for no time."""
-    dropped = 0
-    if value is None:  # a tombstone, which `decode` refuses as empty
-        value = b""
-    elif len(value) > MAX_RECORD_BYTES:
-        dropped, value = len(value), value[:KEPT_BYTES]
-    # A header may have no value.
-    given = tuple((name, content or b"") for name, content in headers) if headers else ()
-    time = timestamp_ms if timestamp_ms >= 0 else None
-    return Record(topic, partition, offset, key, value, dropped, given, time)
+    offsets: Sequence[int],
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
+    headers: Sequence[Sequence[tuple[str, bytes | None]] | None],
+    times_ms: Sequence[int],
+) -> Block:
+    """What a client gives of one partition, a column a field; a time is negative for none.
+
+    Of a value that is too large only the beginning is kept. A tombstone has an empty one, which
+    `decode` refuses, and so has a header without a value.
+    """
+    kept = [b"" if v is None else v for v in values]
+    dropped = {}
+    if sum(map(len, kept)) > MAX_RECORD_BYTES:
+        dropped = {n: len(v) for n, v in enumerate(kept) if len(v) > MAX_RECORD_BYTES}
+        for n in dropped:
+            kept[n] = kept[n][:KEPT_BYTES]
+    return Block(
+        [Run(topic, partition, len(kept))] if kept else [],
+        offsets,
+        kept,
+        keys=keys if any(key is not None for key in keys) else None,
+        headers={
+            n: tuple((name, content or b"") for name, content in given)
+            for n, given in enumerate(headers)
+            if given
+        },
+        times_ms=times_ms,
+        dropped=dropped,
+    )
 
 
 def check_certificates(settings: SourceSettings) -> None:
@@ -123,8 +134,10 @@ class Reader(Protocol):
         """Read exactly these partitions from now on, each from its offset."""
         ...
 
-    def poll(self, timeout_s: float) -> Mapping[Partition, Fetched]:
+    def poll(self, timeout_s: float) -> Mapping[Partition, Block]:
         """Return what has been fetched; waits up to `timeout_s` seconds for the first record.
+
+        Each block has records of its partition alone, at least one, with their `times_ms`.
 
         Raises
         ------

@@ -7,21 +7,22 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from service.records.record import Record
+from service.records.block import Block
 from service.settings.source import SourceSettings
 from service.sources.kafka.client import (
     AwayError,
     Bounds,
     ClientError,
     FencedMemberError,
-    Fetched,
     GroupListener,
     OffsetsGoneError,
-    to_record,
+    to_block,
 )
 from service.sources.source import Partition
 
@@ -47,6 +48,10 @@ _IDLE_MS = 100
 _CRITICAL = 2
 """Of what the client logs. What goes wrong it also tells as errors, once each."""
 
+_FIELD: Any = Message
+"""Its methods, called by `map` over messages; the published types are those of errors too."""
+_TIME_MS = itemgetter(1)
+"""Of what a message gives as its timestamp: the kind, and the time."""
 _GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
 _REFUSED = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
 _FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}
@@ -240,7 +245,7 @@ class ConfluentReader:
         with _translated():
             self._consumer.assign([TopicPartition(*at, n) for at, n in offsets.items()])
 
-    def poll(self, timeout_s: float) -> Mapping[Partition, Fetched]:
+    def poll(self, timeout_s: float) -> Mapping[Partition, Block]:
         """Return what has been fetched."""
         if self._gone:
             raise OffsetsGoneError(self._gone)
@@ -261,31 +266,34 @@ class ConfluentReader:
             self._reports.check()
         return fetched
 
-    def _sort(self, messages: list[Any]) -> dict[Partition, list[tuple[Record, int]]]:
-        fetched: dict[Partition, list[tuple[Record, int]]] = defaultdict(list)
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._meet(message, error)
-                continue
-            topic, partition = message.topic(), message.partition()
-            time_ms = message.timestamp()[1]
-            record = to_record(
-                topic,
-                partition,
-                message.offset(),
-                message.key(),
-                message.value(),
-                message.headers(),
-                time_ms,
+    def _sort(self, messages: list[Any]) -> dict[Partition, Block]:
+        if any(map(_FIELD.error, messages)):
+            messages = [message for message in messages if not self._is_met(message)]
+        by_partition: dict[Partition, list[Any]] = defaultdict(list)
+        for topic, of_topic in groupby(messages, _FIELD.topic):
+            for number, own in groupby(of_topic, _FIELD.partition):
+                by_partition[topic, number] += own
+        fetched = {
+            at: to_block(
+                *at,
+                list(map(_FIELD.offset, own)),
+                list(map(_FIELD.key, own)),
+                list(map(_FIELD.value, own)),
+                list(map(_FIELD.headers, own)),
+                list(map(_TIME_MS, map(_FIELD.timestamp, own))),
             )
-            fetched[topic, partition].append((record, time_ms))
-        for at, found in fetched.items():
-            self._positions[at] = found[-1][0].offset + 1
+            for at, own in by_partition.items()
+        }
+        for at, block in fetched.items():
+            self._positions[at] = block.offsets[-1] + 1
         self._heard.update(fetched)
         return fetched
 
-    def _meet(self, message: Any, error: KafkaError) -> None:
+    def _is_met(self, message: Any) -> bool:
+        """Whether it is no record but an error, which is met."""
+        error = message.error()
+        if error is None:
+            return False
         at = (message.topic(), message.partition())
         if error.code() == KafkaError._PARTITION_EOF:
             # Behind the last record there may be marks of transactions, which are not delivered.
@@ -297,6 +305,7 @@ class ConfluentReader:
             self._reports(error)
         else:
             raise ClientError(error.str())
+        return True
 
     def hold(self, partitions: Collection[Partition]) -> None:
         """Fetch nothing of these partitions."""

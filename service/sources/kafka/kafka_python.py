@@ -12,16 +12,16 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
 
+from service.records.block import Block
 from service.settings.source import SourceSettings
 from service.sources.kafka.client import (
     AwayError,
     Bounds,
     ClientError,
     FencedMemberError,
-    Fetched,
     GroupListener,
     OffsetsGoneError,
-    to_record,
+    to_block,
 )
 from service.sources.source import Partition
 
@@ -176,7 +176,7 @@ class KafkaPythonReader:
                 self._consumer.seek(TopicPartition(*at), offset)
             self._consumer.resume(*self._consumer.paused())
 
-    def poll(self, timeout_s: float) -> Mapping[Partition, Fetched]:
+    def poll(self, timeout_s: float) -> Mapping[Partition, Block]:
         """Return what has been fetched."""
         if self._gone:
             raise OffsetsGoneError(self._gone)
@@ -189,15 +189,15 @@ class KafkaPythonReader:
             raise OffsetsGoneError(self._gone) from error
         self._positions |= {tuple(at): records[-1].offset + 1 for at, records in found.items()}
         return {
-            (at.topic, at.partition): [
-                (
-                    to_record(
-                        r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp
-                    ),
-                    r.timestamp,
-                )
-                for r in records
-            ]
+            tuple(at): to_block(
+                at.topic,
+                at.partition,
+                [r.offset for r in records],
+                [r.key for r in records],
+                [r.value for r in records],
+                [r.headers for r in records],
+                [r.timestamp for r in records],
+            )
             for at, records in found.items()
         }
 

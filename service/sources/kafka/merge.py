@@ -14,47 +14,23 @@ next is already written. So what is in the log is merged in one order, whichever
 Only a record that is written late, after the hold, is handled in the order of its arrival.
 
 Within a partition the order is that of the offsets, also where the times go back. The time of a
-record that is later than those of most records behind it is wrong: it counts as theirs, or its
-partition would wait until the others have nothing left.
+record that is later than those of most records behind it is wrong: it counts as theirs
+(`service.sources.kafka.ahead`), or its partition would wait until the others have nothing left.
+
+Records are taken in runs: as many of a partition as come before the first one of every other.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import accumulate
 
-from service.records.record import Record
+from service.records.block import Block, Piece
+from service.sources.kafka.ahead import AHEAD, counted_time, counted_times, n_told
 from service.sources.source import Partition
-
-AHEAD = 64
-"""Records behind one that tell whether its time is wrong: that finds up to 33 in a row."""
-
-AHEAD_BYTES = 8 * 1024 * 1024
-"""So many bytes with them at most: a partition that is not read on for want of room has as many."""
-
-Place = tuple[int, str, int, int]
-"""Time, topic, partition and offset."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A record that was fetched and waits for its turn.
-
-    Attributes
-    ----------
-    record
-        The record.
-    time_ms
-        Its time as the broker has it: Unix milliseconds, or -1 for none, which comes first.
-    release_ms
-        From when on it need not wait for silent partitions, in milliseconds of the caller's clock.
-    """
-
-    record: Record
-    time_ms: int
-    release_ms: float
 
 
 def hold_ms(time_ms: int, now_ms: float, wait_ms: float) -> float:
@@ -71,6 +47,131 @@ def hold_ms(time_ms: int, now_ms: float, wait_ms: float) -> float:
     return min(max(time_ms + wait_ms - now_ms, 0), wait_ms)
 
 
+def free_until_ms(waited_ms: float, now_ms: float, wait_ms: float) -> float:
+    """The newest time of a record whose hold has ended, so long after it arrived at `now_ms`.
+
+    Examples
+    --------
+    >>> free_until_ms(399, 1100, 500), free_until_ms(400, 1100, 500), free_until_ms(500, 1100, 500)
+    (999, 1000, inf)
+    """
+    return math.inf if waited_ms >= wait_ms else now_ms + waited_ms - wait_ms
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """Records that arrived together: when by the caller's clock, and by that of their times."""
+
+    block: Block
+    arrived_ms: float
+    now_ms: float
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What waits of one partition, and a little that was taken: the rest of its first arrival.
+
+    Attributes
+    ----------
+    ahead
+        Records behind one that tell whether its time is wrong.
+    arrivals
+        What arrived, in its order.
+    times_ms, ends
+        The records' times, and the bytes of their values up to each of them.
+    counted_ms
+        The times that they count with, as far as these are told.
+    at
+        Position of the next one.
+    is_new
+        Whether something came since `counted_ms` was made.
+    """
+
+    ahead: int
+    arrivals: deque[_Arrival] = field(default_factory=deque)
+    times_ms: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=lambda: [0])
+    counted_ms: list[int] = field(default_factory=list)
+    at: int = 0
+    is_new: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many records wait."""
+        return len(self.times_ms) - self.at
+
+    def put(self, arrival: _Arrival) -> None:
+        """Add the records that come next."""
+        block = arrival.block
+        self.arrivals.append(arrival)
+        self.times_ms += block.times_ms if block.times_ms is not None else [-1] * len(block)
+        self.ends += accumulate(map(len, block.values), initial=self.ends.pop())
+        self.is_new = True
+
+    def is_told(self) -> bool:
+        """Whether it is certain which time the next record counts with."""
+        if self.is_new:
+            known, told = len(self.counted_ms), n_told(self.ends, self.ahead)
+            if known < told:
+                more = counted_times(self.times_ms, self.ends, known, told, self.ahead)
+                self.counted_ms += more
+            self.is_new = False
+        return self.at < len(self.counted_ms)
+
+    def time_ms(self) -> int:
+        """The time that the next record counts with, by what is known of it."""
+        return self.counted_ms[self.at] if self.is_told() else self._likely_ms(self.at)
+
+    def _likely_ms(self, n: int) -> int:
+        return counted_time(self.times_ms, self.ends, n, self.ahead)
+
+    def take(self, max_records: int, newest_ms: float, free_ms: float, *, at_end: bool) -> Piece:
+        """Take the next record, and those behind it that may come with it.
+
+        Parameters
+        ----------
+        max_records
+            At most so many.
+        newest_ms
+            The newest time that they may count with.
+        free_ms
+            The newest time that they may have.
+        at_end
+            Whether there are no others, so that what waits tells all that there is to tell.
+        """
+        start, times, counted = self.at, self.times_ms, self.counted_ms
+        block = self.arrivals[0].block
+        behind = min(len(block), start + max_records)
+        told = min(behind, len(counted))
+        stop = start + 1
+        while stop < told and counted[stop] <= newest_ms and times[stop] <= free_ms:
+            stop += 1
+        if at_end and stop >= told:
+            knows_no_other = newest_ms == math.inf
+            while (
+                stop < behind
+                and times[stop] <= free_ms
+                and (knows_no_other or self._likely_ms(stop) <= newest_ms)
+            ):
+                stop += 1
+        self._go_to(stop)
+        return block, start, stop
+
+    def take_any(self, max_records: int) -> Piece:
+        """Take the next records, whatever their times."""
+        start, block = self.at, self.arrivals[0].block
+        stop = min(len(block), start + max_records)
+        self._go_to(stop)
+        return block, start, stop
+
+    def _go_to(self, at: int) -> None:
+        self.at = at
+        if at == len(self.arrivals[0].block):
+            self.arrivals.popleft()
+            del self.times_ms[:at], self.ends[:at], self.counted_ms[:at]
+            self.at = 0
+
+
 class Merge:
     """The records that were fetched and not yet delivered, and which of them is next.
 
@@ -79,33 +180,37 @@ class Merge:
 
     Parameters
     ----------
+    wait_ms
+        How long after its own time a record waits for partitions that are silent.
     ahead
         Records behind one that tell whether its time is wrong.
     """
 
-    def __init__(self, ahead: int = AHEAD) -> None:
+    def __init__(self, wait_ms: float, ahead: int = AHEAD) -> None:
+        self._wait_ms = wait_ms
         self._ahead = ahead
-        self._waiting: dict[Partition, deque[Arrival]] = {}
-        self._bytes: dict[Partition, int] = {}
-        # For each partition how many of its waiting records are earlier than the one before.
-        self._steps_back: dict[Partition, int] = {}
-        # The place of each partition's first waiting record, where it is known.
-        self._places: dict[Partition, Place] = {}
+        self._waiting: dict[Partition, _Waiting] = {}
 
     def restart(self, partitions: Iterable[Partition]) -> None:
         """Forget what waits, and merge these partitions from now on."""
-        self._waiting = {(topic, number): deque() for topic, number in partitions}
-        self._bytes = dict.fromkeys(self._waiting, 0)
-        self._steps_back = dict.fromkeys(self._waiting, 0)
-        self._places = {}
+        self._waiting = {at: _Waiting(self._ahead) for at in partitions}
 
     @property
     def partitions(self) -> Iterable[Partition]:
         """Those that are merged."""
         return self._waiting
 
-    def put(self, partition: Partition, arrivals: Iterable[Arrival]) -> None:
-        """Add the next records of a partition, in the order of their offsets.
+    def put(self, partition: Partition, block: Block, arrived_ms: float, now_ms: float) -> None:
+        """Add the next records of a partition.
+
+        Parameters
+        ----------
+        partition
+            Where they stand.
+        block
+            The records, in the order of their offsets. Those without a time come first.
+        arrived_ms, now_ms
+            When they arrived: in milliseconds of the caller's clock, and in Unix milliseconds.
 
         Raises
         ------
@@ -113,16 +218,12 @@ class Merge:
             If the partition is none of those that are merged.
         """
         waiting = self._waiting[partition]
-        for arrival in arrivals:
-            if waiting and arrival.time_ms < waiting[-1].time_ms:
-                self._steps_back[partition] += 1
-            waiting.append(arrival)
-            self._bytes[partition] += len(arrival.record.value)
-        self._places.pop(partition, None)
+        if block:
+            waiting.put(_Arrival(block, arrived_ms, now_ms))
 
     def take(
         self, max_records: int, now_ms: float, at_end: Callable[[Partition], bool]
-    ) -> list[Record]:
+    ) -> list[Piece]:
         """Return the records whose turn it is.
 
         Parameters
@@ -130,80 +231,61 @@ class Merge:
         max_records
             At most so many.
         now_ms
-            In milliseconds, by the clock of `Arrival.release_ms`.
+            In milliseconds, by the clock of `arrived_ms`.
         at_end
             Whether all that is written to a partition was given to `put`.
         """
-        if len(self._waiting) == 1:
-            return self._take_only(max_records)
-        found: list[Record] = []
-        places = self._places
-        while len(found) < max_records:
-            is_known = True
-            for partition, waiting in self._waiting.items():
-                if partition in places:
-                    continue
-                if not self._is_told(partition) and not at_end(partition):
-                    is_known = False  # what comes next of it is written, and may be first
-                elif waiting:
-                    places[partition] = self._place(partition)
-            if not is_known or not places:
-                break
-            partition = min(places, key=places.__getitem__)
-            waiting = self._waiting[partition]
-            if waiting[0].release_ms > now_ms and len(places) < len(self._waiting):
-                break
-            del places[partition]
-            found.append(self._pop(partition))
+        found: list[Piece] = []
+        while max_records > 0 and (piece := self._run(max_records, now_ms, at_end)) is not None:
+            found.append(piece)
+            max_records -= piece[2] - piece[1]
         return found
 
-    def _pop(self, partition: Partition) -> Record:
+    def _run(
+        self, max_records: int, now_ms: float, at_end: Callable[[Partition], bool]
+    ) -> Piece | None:
+        """The next records that stand in one partition and arrived together."""
+        if len(self._waiting) == 1:
+            [only] = self._waiting.values()
+            return only.take_any(max_records) if only.count else None
+        first: list[tuple[int, Partition]] = []
+        for partition, waiting in self._waiting.items():
+            if not waiting.is_told() and not at_end(partition):
+                return None  # what comes next of it is written, and may be first
+            if waiting.count:
+                first.append((waiting.time_ms(), partition))
+        if not first:
+            return None
+        first.sort()
+        partition = first[0][1]
         waiting = self._waiting[partition]
-        first = waiting.popleft()
-        self._bytes[partition] -= len(first.record.value)
-        if waiting and waiting[0].time_ms < first.time_ms:
-            self._steps_back[partition] -= 1
-        return first.record
-
-    def _is_told(self, partition: Partition) -> bool:
-        """Whether enough records wait behind the first one to tell whether its time is wrong."""
-        enough = len(self._waiting[partition]) > self._ahead
-        return enough or self._bytes[partition] >= AHEAD_BYTES
-
-    def _place(self, partition: Partition) -> Place:
-        """Where the first record stands in the order."""
-        waiting = self._waiting[partition]
-        record, time_ms = waiting[0].record, waiting[0].time_ms
-        if self._steps_back[partition]:
-            behind: list[int] = []
-            size = len(record.value)
-            for arrival in islice(waiting, 1, self._ahead + 1):
-                size += len(arrival.record.value)
-                if size >= AHEAD_BYTES:
-                    break
-                if arrival.time_ms >= 0:
-                    behind.append(arrival.time_ms)
-            if behind:
-                time_ms = min(time_ms, sorted(behind)[(len(behind) - 1) // 2])
-        return time_ms, record.topic, record.partition, record.offset
-
-    def _take_only(self, max_records: int) -> list[Record]:
-        """Return the next records of the only partition, which waits for nobody."""
-        [(partition, waiting)] = self._waiting.items()
-        return [self._pop(partition) for _ in range(min(max_records, len(waiting)))]
+        newest_ms = free_ms = math.inf
+        if len(first) < len(self._waiting):
+            arrival = waiting.arrivals[0]
+            waited_ms = now_ms - arrival.arrived_ms
+            free_ms = free_until_ms(waited_ms, arrival.now_ms, self._wait_ms)
+            if waiting.times_ms[waiting.at] > free_ms:
+                return None
+        if len(first) > 1:
+            other_ms, other = first[1]
+            newest_ms = other_ms if partition < other else other_ms - 1
+        return waiting.take(max_records, newest_ms, free_ms, at_end=at_end(partition))
 
     def wait_ms(self, now_ms: float) -> float | None:
         """Milliseconds until the first record need not wait any longer; None if there is none."""
-        waiting = [partition for partition, held in self._waiting.items() if held]
-        if not waiting:
+        first = [(w.time_ms(), at) for at, w in self._waiting.items() if w.count]
+        if not first:
             return None
-        first = min(waiting, key=self._place)
-        return max(self._waiting[first][0].release_ms - now_ms, 0.0)
+        waiting = self._waiting[min(first)[1]]
+        arrival = waiting.arrivals[0]
+        held = hold_ms(waiting.times_ms[waiting.at], arrival.now_ms, self._wait_ms)
+        return max(arrival.arrived_ms + held - now_ms, 0.0)
 
     def count(self, partition: Partition) -> int:
         """How many records of a partition wait."""
-        return len(self._waiting[partition])
+        return self._waiting[partition].count
 
     def size(self, partition: Partition) -> int:
         """How many bytes the values of a partition's waiting records have."""
-        return self._bytes[partition]
+        waiting = self._waiting[partition]
+        return waiting.ends[-1] - waiting.ends[waiting.at]

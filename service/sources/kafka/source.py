@@ -18,7 +18,7 @@ from functools import cache
 
 import structlog
 
-from service.records.record import Record
+from service.records.block import Block, Piece
 from service.settings.source import SourceSettings
 from service.sources.kafka.client import (
     AwayError,
@@ -32,7 +32,7 @@ from service.sources.kafka.client import (
 )
 from service.sources.kafka.group import Change, ChangeKind, Group
 from service.sources.kafka.kafka_python import KafkaPythonMember, KafkaPythonReader
-from service.sources.kafka.merge import Arrival, Merge, hold_ms
+from service.sources.kafka.merge import Merge
 from service.sources.source import NotNowError, Owner, Partition, SourceError
 
 log = structlog.get_logger()
@@ -83,6 +83,8 @@ class KafkaSource:
         if the broker refuses what is asked, or a batch is damaged. A broker that is away is no
         error: `poll` returns nothing until it is back.
     """
+
+    seeks_back = True
 
     def __init__(
         self,
@@ -151,12 +153,13 @@ class KafkaSource:
         """Read the lane no more."""
         self._forget({lane})
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         """Return the records whose turn it is; none while the broker is away."""
         until = self._monotonic() + timeout_s
         max_records = min(max_records, self._settings.max_poll_records)
         self._follow_group()
-        self._fetch(0.0)
+        if not self._has_waiting(max_records):
+            self._fetch(0.0)
         found = self._take(max_records)
         while not found and (left := until - self._monotonic()) > 0:
             self._follow_group()
@@ -253,7 +256,7 @@ class KafkaSource:
         self._owner.begun(begun)
         self._next |= {at: begun[at] if n is None else n for at, n in places.items()}
         for lane in new:
-            self._merges[lane] = Merge()
+            self._merges[lane] = Merge(self._settings.merge_wait_ms)
         self._wanted -= new
         self._read_from_here()
 
@@ -303,6 +306,12 @@ class KafkaSource:
 
     # -- records -------------------------------------------------------------------------------
 
+    def _has_waiting(self, n: int) -> bool:
+        """Whether so many records of every partition wait: a fetch would only pile up more."""
+        return bool(self._merges) and all(
+            merge.count(at) >= n for merge in self._merges.values() for at in merge.partitions
+        )
+
     def _fetch(self, timeout_s: float) -> None:
         """Ask for records, and put them where they wait for their turn."""
         if not self._next:
@@ -321,21 +330,8 @@ class KafkaSource:
             time.sleep(min(timeout_s, _RETRY_S))
             return
         self._is_away = self._is_away and not fetched
-        now, ready = self._clock() * 1000, self._now_ms()
-        wait = self._settings.merge_wait_ms
-        for at, records in fetched.items():
-            self._merges[at[1]].put(
-                at,
-                [
-                    # The question is asked here once more because most records are old.
-                    Arrival(
-                        r,
-                        time_ms,
-                        ready if time_ms + wait <= now else ready + hold_ms(time_ms, now, wait),
-                    )
-                    for r, time_ms in records
-                ],
-            )
+        for at, block in fetched.items():
+            self._merges[at[1]].put(at, block, self._now_ms(), self._clock() * 1000)
 
     def _full(self) -> set[Partition]:
         """Partitions with too much waiting; once full, until half of it is gone."""
@@ -350,20 +346,22 @@ class KafkaSource:
                     full.add(at)
         return full
 
-    def _take(self, max_records: int) -> list[Record]:
+    def _take(self, max_records: int) -> Block:
         """The next records, of one lane after the other; each time another lane is first."""
-        found: list[Record] = []
+        pieces: list[Piece] = []
         at_end = cache(self._reader.is_at_end)  # the client's answer costs more than a record
         now = self._now_ms()
         lanes = sorted(self._merges)
         self._first_turn += 1
         for n in range(len(lanes)):
-            if len(found) >= max_records:
+            if max_records <= 0:
                 break
             merge = self._merges[lanes[(n + self._first_turn) % len(lanes)]]
-            found += merge.take(max_records - len(found), now, at_end)
-        for record in found:
-            self._next[record.topic, record.partition] = record.offset + 1
+            taken = merge.take(max_records, now, at_end)
+            pieces += taken
+            max_records -= sum(stop - start for _, start, stop in taken)
+        found = Block.gathered(pieces)
+        self._next |= found.next_offsets()
         return found
 
     def _wait_s(self) -> float:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import accumulate
 
 import structlog
 
-from service.records.record import Record
-from service.sources.source import OneLane, Partition, SourceError
+from service.records.block import Block
+from service.sources.source import MAX_POLL_BYTES, OneLane, Partition, SourceError
 from service.sources.spool.file import DamageError, Entry, EntryReader
 from service.sources.spool.spool import Segment, Spool
 
 log = structlog.get_logger(__name__)
 
 TOPIC = "http"
-MAX_POLL_BYTES = 32 * 1024 * 1024
-"""More than the largest record; fewer records are polled where they are large."""
 
 
 class SpoolSource(OneLane):
@@ -39,27 +40,27 @@ class SpoolSource(OneLane):
         self._reader: EntryReader | None = None
         self._segment = spool.segments[0]
         self._at = self._segment.first
-        self._left: deque[bytes] = deque()
+        self._lines: Sequence[bytes] = ()
+        self._used = 0
         self._left_bytes = 0
         self._polled: deque[tuple[int, int]] = deque()
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         """Return the next records that are synced to disk."""
         with self.spool.grown:
             self.spool.grown.wait_for(self._has_more, timeout_s)
-        found: list[Record] = []
+        first = self._at
+        values: list[bytes] = []
         n_bytes = 0
-        while len(found) < max_records and n_bytes < MAX_POLL_BYTES:
-            if not self._left and not self._load():
+        while len(values) < max_records and n_bytes < MAX_POLL_BYTES:
+            if self._used == len(self._lines) and not self._load():
                 break
-            value = self._left.popleft()
-            self._left_bytes -= len(value) + 1
-            n_bytes += len(value)
-            found.append(Record(TOPIC, 0, self._at, None, value))
-            self._at += 1
-        if found:
+            taken = self._take(max_records - len(values), MAX_POLL_BYTES - n_bytes)
+            values += taken
+            n_bytes += sum(map(len, taken))
+        if values:
             self._polled.append((self._at, self._position()))
-        return found
+        return Block.of_partition(TOPIC, 0, range(first, self._at), values)
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Go to the offset; where its record is not there any more, to the oldest one."""
@@ -112,8 +113,7 @@ class SpoolSource(OneLane):
 
     def _go_to(self, offset: int) -> None:
         self._close_reader()
-        self._left.clear()
-        self._left_bytes = 0
+        self._lines, self._used, self._left_bytes = (), 0, 0
         self._polled.clear()
         self._segment = next(s for s in reversed(self.spool.segments) if s.first <= offset)
         self._at = self._segment.first
@@ -125,17 +125,27 @@ class SpoolSource(OneLane):
                 assert self._reader is not None
                 self._reader.at = entry.start
                 self._load()
-                for _ in range(offset - entry.first):
-                    self._left_bytes -= len(self._left.popleft()) + 1
-            self._at = min(entry.first + entry.n, offset)
+                self._take(offset - entry.first)
+            else:
+                self._at = entry.first + entry.n
         self.spool.done(self._at, self._position(), is_progress=False)
+
+    def _take(self, max_records: int, max_bytes: float = math.inf) -> Sequence[bytes]:
+        """The next records of the entry, up to the one with which they have so many bytes."""
+        taken = self._lines[self._used : self._used + max_records]
+        ends = list(accumulate(map(len, taken), initial=0))
+        n = min(bisect_left(ends, max_bytes), len(taken))
+        self._used += n
+        self._at += n
+        self._left_bytes -= ends[n] + n
+        return taken[:n]
 
     def _load(self) -> bool:
         """Read the records of the next entry; False if there is none yet."""
         entry = self._next_entry()
         if entry is None:
             return False
-        self._left.extend(entry.lines)
+        self._lines, self._used = entry.lines, 0
         self._left_bytes = sum(map(len, entry.lines)) + len(entry.lines)
         return True
 

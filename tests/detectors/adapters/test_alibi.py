@@ -1,7 +1,4 @@
-"""alibi-detect's detectors behind the contract; where it is not installed there is nothing to see.
-
-Made for an environment of its own: `pip install 'shiftwatch[alibi]'`.
-"""
+"""alibi-detect's detectors behind the contract; `make test-alibi` has it installed."""
 
 from __future__ import annotations
 
@@ -17,10 +14,6 @@ import pytest
 from detectors.adapters import alibi
 from detectors.adapters.alibi import AlibiDetector, Name, is_installed
 from detectors.base import Alarm, Array, Detector, Factor, State
-
-needs_alibi = pytest.mark.skipif(
-    not is_installed(), reason="alibi-detect is not installed: pip install 'shiftwatch[alibi]'"
-)
 
 NAMES: tuple[Name, ...] = ("mmd", "lsdd", "cvm", "fet")
 WINDOW = 10
@@ -70,7 +63,7 @@ def cut(detector: Detector, rows: Array, edges: list[int]) -> list[Alarm]:
 crossed = pytest.mark.parametrize("name", NAMES)
 
 
-@needs_alibi
+@pytest.mark.alibi
 @crossed
 def test_the_change_raises_an_alarm_that_knows_its_row(name: Name) -> None:
     detector = made(name)
@@ -91,7 +84,7 @@ def test_the_change_raises_an_alarm_that_knows_its_row(name: Name) -> None:
         assert found.columns
 
 
-@needs_alibi
+@pytest.mark.alibi
 @crossed
 def test_batch_cuts_and_holes_change_nothing(name: Name) -> None:
     rows = stream(name)
@@ -106,7 +99,7 @@ def test_batch_cuts_and_holes_change_nothing(name: Name) -> None:
     assert [np.flatnonzero(kept)[a.row] for a in without] == [a.row for a in expected]
 
 
-@needs_alibi
+@pytest.mark.alibi
 @crossed
 @pytest.mark.parametrize("at", [0, 4, 37, CHANGE + 5])
 def test_restoring_a_snapshot_changes_nothing(name: Name, at: int) -> None:
@@ -120,7 +113,7 @@ def test_restoring_a_snapshot_changes_nothing(name: Name, at: int) -> None:
     np.testing.assert_equal(restored.snapshot(), running.snapshot())
 
 
-@needs_alibi
+@pytest.mark.alibi
 @crossed
 def test_a_snapshot_is_small_plain_and_a_copy(name: Name) -> None:
     detector = made(name)
@@ -139,7 +132,7 @@ def test_a_snapshot_is_small_plain_and_a_copy(name: Name) -> None:
     assert len(getattr(theirs, "xs", ())) <= WINDOW
 
 
-@needs_alibi
+@pytest.mark.alibi
 @crossed
 def test_configured_spares_the_simulation_and_is_all_it_found(name: Name) -> None:
     first = AlibiDetector(name, reference(name), **options())
@@ -149,7 +142,7 @@ def test_configured_spares_the_simulation_and_is_all_it_found(name: Name) -> Non
     assert list(spared.update(stream(name))) == list(first.update(stream(name)))
 
 
-@needs_alibi
+@pytest.mark.alibi
 @crossed
 def test_the_seed_decides_and_global_random_state_does_not_move(name: Name) -> None:
     import tensorflow as tf
@@ -170,7 +163,7 @@ def test_the_seed_decides_and_global_random_state_does_not_move(name: Name) -> N
     assert not np.array_equal(one, thresholds(4), equal_nan=True)
 
 
-@needs_alibi
+@pytest.mark.alibi
 @pytest.mark.parametrize(
     ("name", "references", "streams"),
     [
@@ -215,7 +208,7 @@ def test_false_alarms_come_about_as_often_as_promised_and_a_change_within_a_wind
     assert np.median(delays) <= 1.5 * window
 
 
-@needs_alibi
+@pytest.mark.alibi
 def test_mmd_sees_a_column_of_any_scale() -> None:
     rng = np.random.default_rng(103)
     rows = rng.normal(size=(120, 2)) * [1.0, 1000.0]
@@ -246,7 +239,7 @@ def test_what_cannot_work_is_refused_before_anything_is_imported(
         AlibiDetector(name, rows, **options(**changed))
 
 
-@needs_alibi
+@pytest.mark.alibi
 def test_rows_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"cvm takes rows of 2 columns, got shape \(4, 3\)"):
         made("cvm").update(np.zeros((4, 3)))
@@ -275,7 +268,7 @@ def test_a_version_without_these_detectors_is_not_installed(
     assert is_installed() is expected
 
 
-@needs_alibi
+@pytest.mark.alibi
 def test_the_example_in_the_docstring_is_true() -> None:
     text = (AlibiDetector.__doc__ or "").replace("# doctest: +SKIP", "")
     example = doctest.DocTestParser().get_doctest(text, vars(alibi).copy(), "alibi", None, None)

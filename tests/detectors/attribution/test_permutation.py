@@ -124,20 +124,20 @@ def _autoregressive(rng: np.random.Generator, n: int) -> np.ndarray:
     out = np.empty(n + 50)
     out[0] = noise[0]
     for i in range(1, n + 50):
-        out[i] = 0.8 * out[i - 1] + 0.6 * noise[i]
+        out[i] = 0.9 * out[i - 1] + np.sqrt(0.19) * noise[i]
     return out[50:, None]
 
 
 def test_blocks_keep_the_size_near_its_level_on_autocorrelated_rows() -> None:
-    rejected = {1: 0, 15: 0}
+    rejected = {1: 0, 30: 0}
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        x, y = _autoregressive(rng, 300), _autoregressive(rng, 300)
+        x, y = _autoregressive(rng, 600), _autoregressive(rng, 600)
         for length in rejected:
             p = two_sample(x, y, seed=seed, n_permutations=99, block_length=length).p_value
             rejected[length] += p <= 0.05
     assert rejected[1] > 24  # what blocks are for
-    assert rejected[15] <= 8
+    assert rejected[30] <= 8
 
 
 def test_blocks_use_whole_blocks_only() -> None:

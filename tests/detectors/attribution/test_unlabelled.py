@@ -7,17 +7,22 @@ import pytest
 
 from detectors.attribution.attribution import conclude
 from detectors.attribution.unlabelled import examine_unlabelled
-from detectors.attribution.windows import Sample
-from detectors.base import Factor, Kind, Problem, Verdict
+from detectors.attribution.windows import UNLABELLED, Sample
+from detectors.base import Array, Factor, Kind, Problem, Verdict
 from detectors.synthetic import Stream
+from tests.detectors.windows import windows_of
+
+
+def unlabelled(rows: Array) -> Sample:
+    return Sample(rows, np.full(len(rows), UNLABELLED))
 
 
 def verdict(problem: Problem, kind: Kind, seed: int, *, labelled: bool = True) -> Verdict:
     stream = Stream(problem, kind, n_features=4, strength="strong", seed=seed)
     rows, labels = stream.draw(1500, shifted=False)
-    reference = Sample(rows, labels if labelled else np.full(len(rows), -1))
-    recent = stream.draw(1000, shifted=True)[0]
-    found = examine_unlabelled(reference, recent, problem, n_classes=2, alpha=0.02, seed=seed)
+    reference = Sample(rows, labels) if labelled else unlabelled(rows)
+    recent = unlabelled(stream.draw(1000, shifted=True)[0])
+    found = examine_unlabelled(windows_of(reference, recent, problem), alpha=0.02, seed=seed)
     return conclude(found, problem, 0.02)
 
 
@@ -48,8 +53,7 @@ def test_without_a_labelled_reference_either_factor_remains_possible() -> None:
 
 def test_too_few_rows_are_said() -> None:
     reference = Sample(np.zeros((5, 2)), np.zeros(5, np.int64))
-    found = examine_unlabelled(
-        reference, np.zeros((5, 2)), Problem.X_TO_Y, n_classes=2, alpha=0.01, seed=0
-    )
+    windows = windows_of(reference, unlabelled(np.zeros((5, 2))), Problem.X_TO_Y)
+    found = examine_unlabelled(windows, alpha=0.01, seed=0)
     assert [e.p_value for e in found] == [None, None]
     assert found[0].note == "needs 20 rows in each window, got 5 and 5"

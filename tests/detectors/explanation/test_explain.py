@@ -19,30 +19,30 @@ from detectors.explanation.explain import (
 )
 from detectors.learners.dependence import dependence_length
 from detectors.synthetic import Stream
+from tests.detectors.windows import windows_of
 
-Windows = tuple[Sample, Sample]
+Pair = tuple[Sample, Sample]
 
 
-def windows(truth: Problem, kind: Kind, seed: int, n: int = 1000) -> Windows:
+def windows(truth: Problem, kind: Kind, seed: int, n: int = 1000) -> Pair:
     stream = Stream(truth, kind, n_features=4, strength="strong", seed=seed)
     return Sample(*stream.draw(n, shifted=False)), Sample(*stream.draw(n, shifted=True))
 
 
-def verdict_of(pair: Windows, problem: Problem) -> Verdict:
-    columns = [f"x{j}" for j in range(4)]
-    found = examine(*pair, problem, n_classes=2, columns=columns, seed=1)
+def verdict_of(pair: Pair, problem: Problem) -> Verdict:
+    found = examine(windows_of(*pair, problem), seed=1)
     return conclude(found.evidence, problem, 0.01, found.contributions)
 
 
-def told(pair: Windows, problem: Problem, losses: tuple[Array, Array] | None = None) -> Explanation:
+def told(pair: Pair, problem: Problem, losses: tuple[Array, Array] | None = None) -> Explanation:
     verdict = verdict_of(pair, problem)
-    return explain(*pair, problem, verdict, n_classes=2, alpha=0.01, seed=1, losses=losses)
+    return explain(windows_of(*pair, problem), verdict, alpha=0.01, seed=1, losses=losses)
 
 
 def suspected(declared: Problem, truth: Problem, kind: Kind, seed: int) -> bool:
     pair = windows(truth, kind, seed)
     verdict = verdict_of(pair, declared)
-    return bool(other_direction(*pair, declared, verdict, n_classes=2, alpha=0.01, seed=1))
+    return bool(other_direction(windows_of(*pair, declared), verdict, alpha=0.01, seed=1))
 
 
 def test_a_wrong_direction_is_suspected_and_a_right_one_hardly_ever() -> None:
@@ -82,7 +82,7 @@ def test_an_undetermined_verdict_asks_for_labels_it_does_not_have(problem: Probl
     labels[60:] = -1
     pair = reference, Sample(recent.features, labels)
     verdict = verdict_of(pair, problem)
-    found = explain(*pair, problem, verdict, n_classes=2, alpha=0.01, seed=1)
+    found = explain(windows_of(*pair, problem), verdict, alpha=0.01, seed=1)
     if problem is Problem.X_TO_Y:
         assert verdict.kind is Kind.UNDETERMINED
     assert found.labels_needed >= 40
@@ -129,10 +129,11 @@ def said_of_labels(drift: float, coefficient: float, seed: int, choice: float = 
         n_features=2,
         seed=1,
     )
-    for i, row in enumerate(rows):
-        suspicion.seen(i, row)
+    suspicion.seen(rows[1:])
+    for i in range(1, len(rows)):
         if rng.random() < chance[i]:
-            suspicion.labelled(i, None, int(rng.random() < 0.5))
+            label = np.array([rng.random() < 0.5], np.int64)
+            suspicion.labelled(np.array([i]), label, [None])
     recent = suspicion.sample(lambda given: given)
     block_length = dependence_length(inputs[:2000])
     return _chosen(recent, Problem.X_TO_Y, 0.01, seed, block_length)

@@ -10,6 +10,7 @@ import pytest
 from detectors.attribution.windows import Sample
 from detectors.base import Kind, Problem
 from detectors.explanation.localise import Localisation, localise
+from tests.detectors.windows import windows_of
 
 CAMERAS = ["3", "5", "7", "9"]
 Window = tuple[Sample, list[str]]
@@ -35,18 +36,8 @@ def found(
     rng = np.random.default_rng(seed)
     before, old = window(rng, 2000, moved, 0.0, shares)
     after, new = window(rng, n, moved, shift, shares)
-    return localise(
-        before,
-        after,
-        old,
-        new,
-        Problem.X_TO_Y,
-        n_classes=2,
-        alpha=0.01,
-        seed=1,
-        min_labels=40,
-        block_length=block_length,
-    )
+    windows = windows_of(before, after, Problem.X_TO_Y, min_labels=40, block_length=block_length)
+    return localise(windows, old, new, alpha=0.01, seed=1)
 
 
 @pytest.mark.parametrize("seed", range(100, 105))
@@ -98,9 +89,8 @@ def test_a_changed_rule_is_looked_for_in_the_rest_by_its_labels(everywhere: bool
         return Sample(x, y), camera.tolist()
 
     (before, old), (after, new) = draw(2000, 1.5), draw(1000, 0.0)
-    place = localise(
-        before, after, old, new, Problem.X_TO_Y, n_classes=2, alpha=0.01, seed=1, min_labels=40
-    )
+    windows = windows_of(before, after, Problem.X_TO_Y, min_labels=40)
+    place = localise(windows, old, new, alpha=0.01, seed=1)
     assert place.moved["3"] is Kind.CONCEPT
     assert place.only is not everywhere
 
@@ -108,4 +98,4 @@ def test_a_changed_rule_is_looked_for_in_the_rest_by_its_labels(everywhere: bool
 def test_windows_and_values_must_be_of_one_length() -> None:
     before, old = window(np.random.default_rng(0), 100, [], 0.0, [0.5, 0.5])
     with pytest.raises(ValueError, match="100 rows have 99 segment values"):
-        localise(before, before, old, old[1:], Problem.X_TO_Y, n_classes=2, alpha=0.01, seed=1)
+        localise(windows_of(before, before, Problem.X_TO_Y), old, old[1:], alpha=0.01, seed=1)

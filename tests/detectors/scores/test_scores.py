@@ -70,6 +70,22 @@ def test_a_restored_map_scores_alike(fit: Fit) -> None:
     np.testing.assert_array_equal(transform(again, *fresh), transform(scores, *fresh))
 
 
+@pytest.mark.parametrize("n_flags", [1, 3])
+@pytest.mark.parametrize("d", [1, 3, 70, 130])
+def test_a_flag_that_is_set_once_is_learned_wherever_it_is(d: int, n_flags: int) -> None:
+    x = np.random.default_rng(1).normal(size=(200, d + n_flags))
+    for at in range(0, 200, 23):
+        x[:, d:] = 0.0
+        x[at, d:] = 1.0
+        scores = InputScores()
+        own = scores.fit(x, seed=1)
+        assert own.shape == scores.transform(x).shape == (200, len(scores.names))
+        assert np.isfinite(own).all()
+        # A direction of the flags alone is none of the components: a fold without them lacks it.
+        n_components = sum(name.startswith("component") for name in scores.names)
+        assert d > 3 or n_components == 2 * d
+
+
 @every_map
 def test_fitting_repeats_and_leaves_its_input_alone(fit: Fit) -> None:
     x, y = rows(400)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.adapters.alibi import is_installed
 from detectors.base import Array, Factor, IntArray, Kind, Problem
 from detectors.charts.newma import Newma
 from detectors.learners.class_model import ClassModel
@@ -19,11 +18,8 @@ from detectors.watches import named as watch_named
 from detectors.watches.build import Learned, build_watches, watch_from_snapshot
 from detectors.watches.contract import Feed, Watching
 
-ABSENT = "alibi-detect is not installed: pip install 'shiftwatch[alibi]'"
 NAMED = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(name.needs_alibi and not is_installed(), reason=ABSENT)
-    )
+    pytest.param(name, marks=pytest.mark.alibi if name.needs_alibi else ())
     for name in DetectorName
     if name is not DetectorName.CUSUM
 ]

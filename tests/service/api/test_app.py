@@ -112,9 +112,9 @@ def test_after_a_prior_shift_the_scores_that_are_served_are_those_the_service_us
     assert prior["since_index"] == incident.confirmed_at.index + 1
     assert incident.actions[0]["method"] == "mlls"
 
-    monitor = app.pipeline.streams["mail"].monitor
-    assert monitor.correction is not None
-    expected = monitor.correction.apply(np.array([[0.6, 0.4]]))
+    correction = app.pipeline.streams["mail"].monitor.reweighting.correction
+    assert correction is not None
+    expected = correction.apply(np.array([[0.6, 0.4]]))
     np.testing.assert_array_equal(answer["scores"], expected)
     assert answer["predictions"] == named["predictions"] == ["spam"]
     assert named["scores"] == dict(zip(CLASSES, expected[0].tolist(), strict=True))
@@ -144,6 +144,6 @@ def test_asking_while_the_pipeline_works_never_fails(app: App) -> None:
         assert sum(answer["scores"][0]) == pytest.approx(1)
         prior = app.streams()[0]["prior"]
         seen.add(None if prior is None else prior["since_index"])
-    worker.join()
+        worker.join(0.001)
     assert None in seen
     assert len(seen) == 2

@@ -42,6 +42,9 @@ class FakeView:
             raise self.error
         return self.shown_streams
 
+    def stream(self, name: str) -> Mapping[str, Any] | None:
+        return next((s for s in self.shown_streams if s["name"] == name), None)
+
     def incidents(
         self, stream: str | None, state: str | None, limit: int
     ) -> Sequence[Mapping[str, Any]]:

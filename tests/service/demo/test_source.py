@@ -56,8 +56,13 @@ def test_the_biased_selection_leaves_the_label_rule_alone() -> None:
 
 
 def test_a_story_survives_on_disk(tmp_path: Path) -> None:
-    story = Story(seed=5, changes={IMAGES: [(100, Shift.WORN_SENSOR)], PIXELS: []})
+    story = Story(seed=5, changes={IMAGES: [(100, Shift.WORN_SENSOR)], PIXELS: []}, n_over=4)
     story.save(tmp_path / "story.json")
     assert Story.load(tmp_path / "story.json") == story
     assert Story.load(tmp_path / "none.json") is None
     assert json.loads((tmp_path / "story.json").read_text())["seed"] == 5
+
+
+def test_a_story_that_another_version_wrote_is_none(tmp_path: Path) -> None:
+    (tmp_path / "story.json").write_text('{"seed": 5, "changes": {}, "done": true}')
+    assert Story.load(tmp_path / "story.json") is None

@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 
 from service.domain.waiting import Pruned, Side, Spilled
 from service.monitor.clock import StreamClock
-from service.monitor.labels import (
-    Change,
-    Counted,
-    Ended,
-    Joined,
-    LabelJoin,
-    Mistimed,
-    Outcome,
-)
+from service.monitor.label_outcomes import Change, Counted, Ended, Joined, Mistimed, Outcome
+from service.monitor.labels import LabelJoin
 from service.store.states import dumps, loads
 from service.store.store import Store
 

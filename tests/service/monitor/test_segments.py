@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,20 +13,21 @@ import numpy.typing as npt
 import pytest
 
 from models.scorer import Scored
-from service.domain.decision import ActionKind, Decision
+from service.domain.decision import ActionKind
 from service.domain.incident import Incident, IncidentState, Point
 from service.monitor import segments
-from service.monitor.events import Arrival
-from service.monitor.labels import Change
+from service.monitor.events import Events
+from service.monitor.label_outcomes import Change
 from service.monitor.outcomes import Outcomes
 from service.pipeline.stream import Stream
-from service.records import decode as records
-from service.records.record import Record
+from service.records.decode import decode
+from service.records.record import Observation, Record
+from service.records.schema import FeatureSchema
 from service.repair.scorers import Scorer
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
 from service.store.states import dumps, loads
-from tests.service.streams import as_records
+from tests.service.streams import always, as_records, columns_of, joined_of, take
 
 CAMERAS = ["3", "5", "6", "7"]
 SHARES = {"even": [0.25, 0.25, 0.25, 0.25], "rare 7": [0.32, 0.32, 0.31, 0.05]}
@@ -49,7 +51,7 @@ def settings(**fields: object) -> StreamSettings:
 def stream_of(own: StreamSettings, scorer: Scorer | None = None) -> Stream:
     return Stream(
         own,
-        lambda verdict: Decision(ActionKind.ALERT_ONLY, "tested only"),
+        always(ActionKind.ALERT_ONLY),
         scorer=scorer,
         images=ImageSettings(),
         seed=1,
@@ -92,8 +94,8 @@ def run_cut(
     shown: list[Incident] = []
     start = 0
     for end in (*cuts, len(taken)):
-        decoded = [(r, records.decode(r)) for r in taken[start:end]]
-        shown += stream.take(decoded).outcomes.incidents
+        if start < end:
+            shown += take(stream, taken[start:end]).outcomes.incidents
         start = end
         if restart:
             state = loads(dumps(stream.snapshot()))
@@ -257,7 +259,7 @@ def test_a_segment_is_right_and_wrong_as_the_stream_that_serves_is(
     stream_once = stream_of(stream.settings, stream.scorer)
     run(stream_once, as_records(bodies), 400)
     for camera in CAMERAS:
-        accuracy = stream_once.segments._parts["camera", camera].monitor.accuracy
+        accuracy = stream_once.segments._parts["camera", camera].monitor.served.accuracy
         assert accuracy == pytest.approx(1 - np.mean(wrong[camera]))
 
 
@@ -340,11 +342,11 @@ def test_segments_tell_of_the_same_labels_as_the_stream(max_pending: int) -> Non
     joined: dict[str, int] = {}
     n_seen = 0
     for record in taken:
-        decoded = records.decode(record)
-        if isinstance(decoded, records.Observation):
-            camera[n_seen] = decoded.segment.get("camera", "")
+        body = decode(record)
+        if isinstance(body, Observation):
+            camera[n_seen] = body.segment.get("camera", "")
             n_seen += 1
-        for index, _, _ in stream.take([(record, decoded)]).outcomes.joined:
+        for index, _, _ in joined_of(take(stream, [record]).outcomes):
             joined[camera[index]] = joined.get(camera[index], 0) + 1
     for value in ("3", "7"):
         part = stream.segments._parts["camera", value]
@@ -394,13 +396,20 @@ def test_labels_before_the_next_observation_are_for_the_old_reference() -> None:
     stream = stream_of(settings())
     run(stream, events(set(), n=1000))
     before = dict(stream.segments.values)
-    shown = stream.segments.update([], [], Outcomes(renewed=[1000, 1002]), 1000)
+    nothing = np.empty(0, np.int64)
+    events_of = functools.partial(Events, nothing, nothing.astype(bool), nothing, [])
+    columns = functools.partial(
+        columns_of, schema=FeatureSchema.declared(dict.fromkeys("ab", "numeric"))
+    )
+    renewed = Outcomes(renewed=[1000, 1002])
+    shown = stream.segments.update(columns([]), events_of(), renewed, 1000)
     assert (shown, stream.segments.values) == ([], before)
     restored = stream_of(settings())
     restored.restore(loads(dumps(stream.snapshot())))
-    observation = Arrival(("t", 0, 0), "x", "", {"a": 0.0, "b": 0.0}, None, segment={"camera": "7"})
+    row = {"a": 0.0, "b": 0.0}
+    observation = columns([Observation("s", "x", None, row, segment={"camera": "7"})])
     for n_seen, n_own in ((1000, 1), (1001, 2), (1002, 1), (1003, 2)):
-        restored.segments.update([observation], [Change()], Outcomes(), n_seen)
+        restored.segments.update(observation, events_of(changes=[Change()]), Outcomes(), n_seen)
         assert set(restored.segments.values) == {("camera", "7")}
         assert restored.segments._parts["camera", "7"].monitor.n_seen == n_own
 

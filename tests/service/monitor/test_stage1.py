@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from service.monitor.phase import Phase
-from service.pipeline.stream import Decoded, Stream
-from service.records import decode as records
+from service.pipeline.stream import Stream
+from service.records.record import Record
 from service.settings.stream import StreamSettings
 from service.store.states import dumps, loads
 from tests.service.monitor.test_segments import stream_of
-from tests.service.streams import as_records
+from tests.service.streams import as_records, take
 
 WARM_UP = 600
 
@@ -28,7 +28,7 @@ def settings(*detectors: str) -> StreamSettings:
     )
 
 
-def events(n: int, *, share: float) -> list[Decoded]:
+def events(n: int, *, share: float) -> list[Record]:
     """Inputs move at 700; each class is as frequent as `share` says."""
     rng = np.random.default_rng(7)
     bodies = [
@@ -43,19 +43,19 @@ def events(n: int, *, share: float) -> list[Decoded]:
         }
         for i in range(n)
     ]
-    return [(record, records.decode(record)) for record in as_records(bodies)]
+    return as_records(bodies)
 
 
-def taken(stream: Stream, given: list[Decoded]) -> list[str]:
-    return [str(i.to_json()) for i in stream.take(given).outcomes.incidents]
+def taken(stream: Stream, given: list[Record]) -> list[str]:
+    return [str(i.to_json()) for i in take(stream, given).outcomes.incidents]
 
 
 def test_the_stream_goes_on_and_says_which_one_is_left_out_and_why() -> None:
     stream = stream_of(settings("cusum", "e_detector"))
-    ((watch, reason),) = stream.take(events(WARM_UP + 50, share=0.02)).outcomes.left_out.items()
+    ((watch, reason),) = take(stream, events(WARM_UP + 50, share=0.02)).outcomes.left_out.items()
     assert watch == "e-detector of the rule"
     assert reason.startswith("a reference needs 30 rows of two classes")
-    watches = stream.monitor._watches
+    watches = stream.monitor.watches
     assert stream.monitor.phase is Phase.WATCHING
     assert {w.name for w in watches.all} == {"inputs", "residuals"}
     assert list(watches.left_out) == ["e-detector of the rule"]
@@ -63,8 +63,8 @@ def test_the_stream_goes_on_and_says_which_one_is_left_out_and_why() -> None:
 
 def test_a_nearly_empty_column_leaves_no_detector_out() -> None:
     stream = stream_of(settings("cusum", "newma", "conformal", "sd_ewma", "adwin"))
-    stream.take(events(WARM_UP + 50, share=0.5))
-    assert not stream.monitor._watches.left_out
+    take(stream, events(WARM_UP + 50, share=0.5))
+    assert not stream.monitor.watches.left_out
 
 
 def test_a_restart_leaves_out_the_same_and_changes_nothing() -> None:
@@ -76,8 +76,8 @@ def test_a_restart_leaves_out_the_same_and_changes_nothing() -> None:
     begun = taken(first, given[:cut])
     second = stream_of(settings("newma", "e_detector"))
     second.restore(loads(dumps(first.snapshot())))
-    assert second.monitor._watches.left_out == first.monitor._watches.left_out != {}
-    rest = second.take(given[cut:]).outcomes
+    assert second.monitor.watches.left_out == first.monitor.watches.left_out != {}
+    rest = take(second, given[cut:]).outcomes
     assert begun + [str(i.to_json()) for i in rest.incidents] == seen
     assert seen
     assert not rest.left_out

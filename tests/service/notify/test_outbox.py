@@ -1,6 +1,8 @@
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +12,50 @@ from service.notify.outbox import (
     JITTER,
     LEASE_S,
     MAX_AFTER_S,
+    POLL_S,
     RETRY_SCHEDULE_S,
     Delivery,
     Handler,
     Outbox,
     retry_delay,
+    settled,
 )
 from service.settings.service import WebhookSettings
 from service.store.errors import StoreError
 from service.store.store import HOLD_S, Store
+
+N_ATTEMPTS = len(RETRY_SCHEDULE_S)
+
+
+@pytest.mark.parametrize(
+    ("said", "attempts", "expected"),
+    [
+        (Delivery.done("ok"), 1, Delivery.done("ok")),
+        (Delivery.done("ok"), N_ATTEMPTS + 5, Delivery.done("ok")),
+        (Delivery.failed("no"), 1, Delivery.failed("no")),
+        (Delivery.retry("down"), 1, Delivery.retry("down", retry_delay(1, "a") or 0)),
+        (Delivery.retry("down", 2.0), 1, Delivery.retry("down", retry_delay(1, "a") or 0)),
+        (Delivery.retry("down", 1000.0), 1, Delivery.retry("down", 1000.0)),
+        (Delivery.retry("down", 1e9), 1, Delivery.retry("down", MAX_AFTER_S)),
+        (
+            Delivery.retry("down", 1.0),
+            N_ATTEMPTS,
+            Delivery.failed(f"gave up after {N_ATTEMPTS} attempts: down"),
+        ),
+    ],
+    ids=[
+        "done",
+        "done late",
+        "failed",
+        "retried on schedule",
+        "asks for less than the schedule",
+        "asks for more",
+        "asks for ever",
+        "no attempt left",
+    ],
+)
+def test_each_answer_has_its_consequence(said: Delivery, attempts: int, expected: Delivery) -> None:
+    assert settled(said, attempts, "a") == expected
 
 
 class Clock:
@@ -348,18 +385,15 @@ def test_two_running_outboxes_deliver_each_action_once(
 # -- threads -----------------------------------------------------------------------------------
 
 
-def running(store: Store, clock: Clock, **handlers: Handler) -> Outbox:
-    outbox = Outbox(store, handlers, clock)
+def running(store: Store, clock: Clock, *, poll_s: float = POLL_S, **handlers: Handler) -> Outbox:
+    outbox = Outbox(store, handlers, clock, poll_s=poll_s, store_pause_s=0.01)
     outbox.start()
     return outbox
 
 
-def test_a_running_outbox_delivers_what_it_is_told_of(
-    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.notify.outbox.POLL_S", 60.0)
+def test_a_running_outbox_delivers_what_it_is_told_of(store: Store, clock: Clock) -> None:
     receiver = Receiver()
-    outbox = running(store, clock, webhook=receiver)
+    outbox = running(store, clock, poll_s=60.0, webhook=receiver)
     with pytest.raises(RuntimeError, match="runs already"):
         outbox.start()
     add(store, "a")
@@ -393,25 +427,26 @@ def test_a_slow_handler_does_not_delay_another_kind(store: Store, clock: Clock) 
     assert outbox.run_once() == 1
 
 
-def test_a_store_that_fails_does_not_end_the_threads(
-    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.notify.outbox.STORE_PAUSE_S", 0.01)
-    monkeypatch.setattr("service.notify.outbox.POLL_S", 0.01)
-    failed = threading.Event()
-    original = Store.claim_actions
+class FailsOnce(Store):
+    """A store that is full when it is first asked for actions."""
 
-    def fail_once(self: Store, *args: Any, **kwargs: Any) -> list[Action]:
-        if not failed.is_set():
-            failed.set()
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(url, clock)
+        self.failed = threading.Event()
+
+    def claim_actions(self, *args: Any, **kwargs: Any) -> list[Action]:
+        if not self.failed.is_set():
+            self.failed.set()
             raise StoreError("the disk is full")
-        return original(self, *args, **kwargs)
+        return super().claim_actions(*args, **kwargs)
 
-    monkeypatch.setattr(Store, "claim_actions", fail_once)
-    receiver = Receiver()
-    add(store, "a")
-    outbox = running(store, clock, webhook=receiver)
-    assert receiver.arrived.wait(10)
-    outbox.stop()
-    assert failed.is_set()
-    assert states(store) == {"a": "done"}
+
+def test_a_store_that_fails_does_not_end_the_threads(tmp_path: Path, clock: Clock) -> None:
+    with closing(FailsOnce(f"sqlite:///{tmp_path}/s.db", clock)) as store:
+        receiver = Receiver()
+        add(store, "a")
+        outbox = running(store, clock, poll_s=0.01, webhook=receiver)
+        assert receiver.arrived.wait(10)
+        outbox.stop()
+        assert store.failed.is_set()
+        assert states(store) == {"a": "done"}

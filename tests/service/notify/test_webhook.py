@@ -379,7 +379,7 @@ def test_an_address_in_the_url_is_checked_too(
 
 
 def test_the_name_is_resolved_once_and_the_checked_address_is_used(
-    receiver: Receiver, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, registry: CollectorRegistry
 ) -> None:
     """A name that is public when checked and private when connected to gets no request."""
     answers = iter([["127.0.0.2"], ["127.0.0.1"]])
@@ -389,9 +389,10 @@ def test_the_name_is_resolved_once_and_the_checked_address_is_used(
         checked.append(address)
         return address == "127.0.0.2"
 
-    monkeypatch.setattr("service.notify.webhook.is_public", is_public)
     settings = hook_settings(f"http://hooks.example:{receiver.server_port}", allow_private=False)
-    hook = webhook(settings, registry, resolver=lambda host, port: next(answers))
+    hook = webhook(
+        settings, registry, resolver=lambda host, port: next(answers), is_allowed=is_public
+    )
     # Nothing listens on 127.0.0.2; the receiver is on 127.0.0.1, which a second look-up would give.
     assert hook.deliver(ACTION) == Delivery.retry("ops: ConnectError")
     assert checked == ["127.0.0.2"]

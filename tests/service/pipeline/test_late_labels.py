@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from models.registry import Registry
 from service.domain.incident import Incident
 from service.domain.waiting import Spilled
 from service.pipeline.pipeline import Pipeline
@@ -23,16 +22,20 @@ from service.sources.listed import ListSource
 from service.store.errors import StoreError
 from service.store.states import loads
 from service.store.store import Store
-from service.telemetry.metrics import PREFIX, Metrics
+from service.telemetry.metrics import PREFIX
 from tests.service.monitor.test_segments import events
-from tests.service.pipeline.test_pipeline import (
+from tests.service.runs import (
     DyingSource,
     DyingStore,
     Fuse,
     KilledError,
     confirmed,
+    incidents_of,
+    run_to_end,
     settings_of,
+    work_off,
 )
+from tests.service.runs import pipeline_of as plain_pipeline_of
 from tests.service.streams import as_records, x_to_y_records
 
 N = 1500
@@ -86,33 +89,26 @@ def run(
     Returns the incidents, the monitor's state, what still waits in the store, and the segments'
     state.
     """
-    fuse = fuse or Fuse(None)
+    burning = fuse or Fuse(None)
     settings = settings_of(folder, labels={"spill_from_start": True, **labels}, **(stream or {}))
     checkpoint = settings.checkpoint.model_copy(update={"every_records": every})
     settings = settings.model_copy(update={"checkpoint": checkpoint})
-    while True:
-        with closing(DyingStore(url, fuse)) as store:
-            try:
-                pipeline = Pipeline(
-                    settings,
-                    DyingSource(records, fuse, most),
-                    store,
-                    Registry(settings.registry.path),
-                    Metrics(CollectorRegistry()),
-                    lambda: 0.0,
-                )
-                while pipeline.step(timeout_s=0):
-                    pass
-                pipeline.write()
-            except KilledError:
-                continue
-            incidents = sorted(store.incidents(limit=None), key=lambda i: (i.opened_at.index, i.id))
-            state = store.state("s")
-            assert state is not None
-            waiting = store.spilled("s", [f"e{n}" for n in range(len(records))])
-            assert len(waiting) == sum(store.count_spilled("s").values())
-            waiting.sort(key=lambda w: w.number)
-            return incidents, loads(state)["monitor"], waiting, loads(state)["segments"]
+
+    def found(_: Pipeline, store: Store) -> Found:
+        state = store.state("s")
+        assert state is not None
+        waiting = store.spilled("s", [f"e{n}" for n in range(len(records))])
+        assert len(waiting) == sum(store.count_spilled("s").values())
+        waiting.sort(key=lambda w: w.number)
+        return incidents_of(store), loads(state)["monitor"], waiting, loads(state)["segments"]
+
+    return run_to_end(
+        settings,
+        lambda: DyingSource(records, burning, most),
+        found,
+        store_of=lambda url: DyingStore(url, burning),
+        url=url,
+    )
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -142,7 +138,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, int]
     found = run(LATE, f"sqlite:///{folder}/s.db", folder, fuse, max_pending=MAX_PENDING)
     assert confirmed(found[0])
     assert found[1]["n_labelled"] == N_LABELS
-    assert len(found[1]["correct"]) == 500
+    assert len(found[1]["served"]["right"]) == 500
     return found, fuse.steps
 
 
@@ -265,14 +261,11 @@ def pipeline_of(
     registry: CollectorRegistry,
     **labels: Any,
 ) -> Pipeline:
-    settings = settings_of(folder, labels={"spill_from_start": True, **labels})
-    return Pipeline(
-        settings,
+    return plain_pipeline_of(
+        settings_of(folder, labels={"spill_from_start": True, **labels}),
         ListSource(list(records)),
         store,
-        Registry(settings.registry.path),
-        Metrics(registry),
-        lambda: 0.0,
+        registry,
         monotonic=iter(range(10**9)).__next__,
     )
 
@@ -282,12 +275,9 @@ def test_a_look_up_that_fails_is_made_again_and_nothing_is_taken_twice(
 ) -> None:
     with closing(DeafStore(f"sqlite:///{tmp_path}/s.db")) as store:
         pipeline = pipeline_of(LATE, store, tmp_path, CollectorRegistry(), max_pending=MAX_PENDING)
-        while pipeline.step(timeout_s=0):
-            pass
-        pipeline.write()
+        work_off(pipeline)
         assert store.unanswered > 3
-        found = sorted(store.incidents(limit=None), key=lambda i: (i.opened_at.index, i.id))
-        assert found == uninterrupted[0][0]
+        assert incidents_of(store) == uninterrupted[0][0]
         assert pipeline.streams["s"].monitor.n_labelled == N_LABELS
 
 
@@ -343,9 +333,7 @@ def told(tmp_path: Path, any_database: str) -> Iterator[CollectorRegistry]:
     with closing(Store(any_database, lambda: 0.0)) as store:
         labels = {"max_pending": 2, "max_age_s": 3600.0}
         pipeline = pipeline_of(as_records(bodies), store, tmp_path, registry, **labels)
-        while pipeline.step(timeout_s=0):
-            pass
-        pipeline.write()
+        work_off(pipeline)
         yield registry
 
 
@@ -388,9 +376,7 @@ def test_the_watermark_is_a_record_time(tmp_path: Path) -> None:
             registry = CollectorRegistry()
             records = as_records(bodies)
             pipeline = pipeline_of(records, store, tmp_path, registry, max_pending=2)
-            while pipeline.step(timeout_s=0):
-                pass
-            pipeline.write()
+            work_off(pipeline)
             (at,) = series(registry, "label_watermark_timestamp_seconds").values()
             reached.append((at - begin) / 60)
     assert reached == [5, 6, 7, 20]

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.domain.decision import ActionKind, Decision
+from service.domain.decision import ActionKind
 from service.domain.incident import Incident, IncidentState
 from service.pipeline.stream import Stream
-from service.records import decode as records
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
-from tests.service.streams import as_records
+from tests.service.streams import always, as_records, take
 
 WARM_UP = 1200
 CHANGE = 2000
@@ -63,15 +62,15 @@ def confirmed(problem: str, draw: Any, moved: str) -> list[Incident]:
     )
     stream = Stream(
         settings,
-        lambda verdict: Decision(ActionKind.ALERT_ONLY, "tested only"),
+        always(ActionKind.ALERT_ONLY),
         scorer=None,
         images=ImageSettings(),
         seed=1,
     )
-    taken = [(r, records.decode(r)) for r in as_records(bodies)]
+    records = as_records(bodies)
     shown: list[Incident] = []
-    for start in range(0, len(taken), 500):
-        batch = stream.take(taken[start : start + 500])
+    for start in range(0, len(records), 500):
+        batch = take(stream, records[start : start + 500])
         assert not batch.refused
         shown += batch.outcomes.incidents
     return [i for i in shown if i.state is IncidentState.CONFIRMED]

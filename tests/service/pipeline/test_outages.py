@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from prometheus_client import CollectorRegistry
 
 from models.registry import Registry
 from service.domain.incident import Incident
 from service.pipeline.pipeline import Pipeline
-from service.records.record import Record
 from service.repair.jobs import Jobs
 from service.settings.service import Settings
 from service.sources.listed import ListSource
 from service.store.errors import StoreError
 from service.store.store import Store
 from service.store.transaction import Transaction
-from service.telemetry.metrics import Metrics
-from tests.service.pipeline.test_pipeline import CHANGE, settings_of
+from tests.service.pipeline.test_pipeline import CHANGE
+from tests.service.runs import incidents_of, open_store, pipeline_of, settings_of
 from tests.service.streams import x_to_y_records
 
 N = 1300
@@ -57,23 +55,11 @@ class Outage(Store):
             raise StoreError("the answer is lost")
 
 
-def pipeline_of(settings: Settings, store: Store, records: Sequence[Record]) -> Pipeline:
-    ticks = itertools.count()
-    return Pipeline(
-        settings,
-        ListSource(list(records)),
-        store,
-        Registry(settings.registry.path),
-        Metrics(CollectorRegistry()),
-        lambda: 0.0,
-        monotonic=lambda: float(next(ticks)),  # every wait is over at once
-    )
-
-
 def run(
     folder: Path,
     store_of: Callable[[str], Store],
     watch: Callable[[Pipeline, Store], None] = lambda pipeline, store: None,
+    jobs_of: Callable[[Settings, Store], Jobs | None] = lambda settings, store: None,
 ) -> tuple[list[Incident], dict[str, Any]]:
     """The incidents and everything else that a run leaves in its store."""
     records = x_to_y_records(N, shift="covariate", at=CHANGE, seed=5, delay=20)
@@ -81,7 +67,14 @@ def run(
     records[1600] = dataclasses.replace(records[1600], value=b"not json")
     settings = settings_of(folder)
     with closing(store_of(settings.store.url)) as store:
-        pipeline = pipeline_of(settings, store, records)
+        ticks = itertools.count()
+        pipeline = pipeline_of(
+            settings,
+            ListSource(records),
+            store,
+            monotonic=lambda: float(next(ticks)),  # every wait is over at once
+            jobs=jobs_of(settings, store),
+        )
         for _ in range(MOST_STEPS):
             if not pipeline.step(timeout_s=0):
                 break
@@ -89,7 +82,7 @@ def run(
         else:
             pytest.fail("it does not come to an end")
         pipeline.write()
-        found = sorted(store.incidents(limit=None), key=lambda i: (i.opened_at.index, i.id))
+        found = incidents_of(store)
         left = {
             "actions": [(a.id, a.payload) for a in store.actions()],
             "dead letters": store.dead_letters(),
@@ -101,7 +94,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Incident], dict[str, Any]]:
-    found = run(tmp_path_factory.mktemp("whole"), lambda url: Store(url, lambda: 0.0))
+    found = run(tmp_path_factory.mktemp("whole"), open_store)
     assert [i.confirmed_at is not None for i in found[0]] == [True]
     return found
 
@@ -117,7 +110,7 @@ def test_a_store_that_is_away_is_waited_for(
     taken: list[int] = []
 
     def watch(pipeline: Pipeline, store: Store) -> None:
-        if pipeline._store_trouble.lasts:
+        if pipeline.waits_for:
             taken.append(pipeline.n_records)
 
     found = run(tmp_path, lambda url: Outage(url, first, 4, is_written=is_written), watch)
@@ -145,8 +138,8 @@ def test_a_full_disk_is_waited_for_and_nothing_is_torn(
     def watch(pipeline: Pipeline, store: Store) -> None:
         if pipeline.n_records == 1000:
             pages["most"] = 1  # SQLite takes the size that the file has
-        if pipeline._store_trouble.lasts:
-            reasons.append(pipeline._store_trouble.reason)
+        if pipeline.waits_for:
+            reasons.append(pipeline.waits_for)
             assert store.offsets() == {("events", 0): 1000}
             if len(reasons) == 5:
                 pages["most"] = 1 << 30
@@ -171,13 +164,13 @@ def test_a_full_disk_of_the_dead_letters_is_waited_for(
 
     def watch(pipeline: Pipeline, store: Store) -> None:
         nonlocal n
-        if pipeline._store_trouble.lasts:
-            assert "No space left" in pipeline._store_trouble.reason
+        if pipeline.waits_for:
+            assert "No space left" in pipeline.waits_for
             n += 1
             if n == 3:
                 letters.unlink()
 
-    found = run(tmp_path, lambda url: Store(url, lambda: 0.0), watch)
+    found = run(tmp_path, open_store, watch)
     assert found == whole
     assert n >= 3
     assert letters.read_text().count("not_json") == 1
@@ -198,10 +191,9 @@ class JobsAway(Jobs):
 def test_a_store_that_is_away_when_a_training_is_to_start_is_waited_for(
     whole: tuple[list[Incident], dict[str, Any]], tmp_path: Path
 ) -> None:
-    def with_jobs(pipeline: Pipeline, store: Store) -> None:
-        if pipeline.jobs is None:
-            settings = pipeline.settings
-            pipeline.jobs = JobsAway(store, pipeline.registry, settings, tmp_path / "jobs")
+    def jobs_of(settings: Settings, store: Store) -> Jobs:
+        registry = Registry(settings.registry.path)
+        return JobsAway(store, registry, settings, tmp_path / "jobs")
 
-    found = run(tmp_path, lambda url: Store(url, lambda: 0.0), with_jobs)
+    found = run(tmp_path, open_store, jobs_of=jobs_of)
     assert found == whole

@@ -4,63 +4,30 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from models.registry import Registry
-from service.domain.incident import Incident, IncidentState, Point
-from service.pipeline.pipeline import Pipeline
-from service.pipeline.unwritten import Unwritten
+from service.domain.incident import Incident, IncidentState
 from service.records.record import Record
-from service.settings.service import Settings
-from service.sources.listed import ListSource
 from service.sources.source import Owner
-from service.store.store import Store
-from service.store.transaction import Transaction
-from service.telemetry.metrics import Metrics
+from tests.service.runs import (
+    DyingSource,
+    DyingStore,
+    Fuse,
+    confirmed,
+    incidents_of,
+    open_store,
+    pipeline_of,
+    run_to_end,
+    settings_of,
+)
 from tests.service.streams import as_records, x_to_y_records
 
-WARM_UP = 400
 CHANGE = 700
-
-
-class KilledError(BaseException):
-    """The process dies here; a BaseException, because no handler may survive a kill."""
-
-
-class Fuse:
-    """Kills at the n-th step, once."""
-
-    def __init__(self, at: int | None) -> None:
-        self.at = at
-        self.steps = 0
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps == self.at:
-            raise KilledError
-
-
-class DyingSource(ListSource):
-    def __init__(self, records: Sequence[Record], fuse: Fuse, most: int) -> None:
-        super().__init__(list(records))
-        self._fuse = fuse
-        self._most = most
-
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
-        self._fuse.step()
-        return super().poll(min(max_records, self._most), timeout_s)
-
-    def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        self._fuse.step()
-        super().commit(offsets)
-        self._fuse.step()
 
 
 class ShakenSource(DyingSource):
@@ -78,41 +45,6 @@ class ShakenSource(DyingSource):
         return super().poll(max_records, timeout_s)
 
 
-class DyingStore(Store):
-    def __init__(self, url: str, fuse: Fuse) -> None:
-        super().__init__(url, lambda: 0.0)
-        self._fuse = fuse
-
-    @contextmanager
-    def transaction(self, *args: Any, **kwargs: Any) -> Iterator[Transaction]:
-        self._fuse.step()
-        with super().transaction(*args, **kwargs) as tx:
-            yield tx
-            self._fuse.step()
-
-
-def settings_of(folder: Path, **stream: Any) -> Settings:
-    return Settings.model_validate(
-        {
-            "store": {"url": f"sqlite:///{folder}/s.db"},
-            "registry": {"path": folder / "models"},
-            "dead_letters": {"path": folder / "dead.jsonl"},
-            "checkpoint": {"every_records": 200, "every_s": 1e9},
-            "webhooks": [{"url": "https://example.org/hook", "secret": "whsec_" + "A" * 32}],
-            "streams": [
-                {
-                    "name": "s",
-                    "problem": "x_to_y",
-                    "reference": {"warm_up": WARM_UP},
-                    "false_alarm_every": 50_000,
-                    "confirm": {"looks": [100, 200, 300], "max_wait": 1000, "min_labels": 60},
-                    **stream,
-                }
-            ],
-        }
-    )
-
-
 def run(
     records: Sequence[Record],
     folder: Path,
@@ -122,33 +54,13 @@ def run(
     **stream: Any,
 ) -> list[Incident]:
     """Run to the end, starting again after a kill; the incidents, oldest first."""
-    fuse = fuse or Fuse(None)
-    settings = settings_of(folder, **stream)
-    while True:
-        store = DyingStore(settings.store.url, fuse)
-        source = source_of(records, fuse, most)
-        try:
-            pipeline = Pipeline(
-                settings,
-                source,
-                store,
-                Registry(settings.registry.path),
-                Metrics(CollectorRegistry()),
-                lambda: 0.0,
-            )
-            while pipeline.step(timeout_s=0):
-                pass
-            pipeline.write()
-            found = store.incidents(limit=None)
-        except KilledError:
-            continue
-        finally:
-            store.close()
-        return sorted(found, key=lambda i: (i.opened_at.index, i.id))
-
-
-def confirmed(incidents: Sequence[Incident]) -> list[Incident]:
-    return [i for i in incidents if i.confirmed_at is not None]
+    burning = fuse or Fuse(None)
+    return run_to_end(
+        settings_of(folder, **stream),
+        lambda: source_of(records, burning, most),
+        lambda _, store: incidents_of(store),
+        store_of=lambda url: DyingStore(url, burning),
+    )
 
 
 @pytest.mark.parametrize("shift", ["none", "covariate", "concept", "both"])
@@ -222,7 +134,7 @@ def test_how_the_stream_is_cut_into_batches_changes_nothing(
 
 def test_each_new_state_of_an_incident_is_one_webhook_message(tmp_path: Path) -> None:
     run(RUN, tmp_path)
-    store = Store(f"sqlite:///{tmp_path}/s.db", lambda: 0.0)
+    store = open_store(f"sqlite:///{tmp_path}/s.db")
     sent = [(a.payload["event"], a.id) for a in store.actions()]
     store.close()
     assert [event for event, _ in sent] == ["incident.suspected", "incident.confirmed"]
@@ -244,15 +156,8 @@ def test_an_alarm_is_written_at_once_and_no_other_lane_with_it(tmp_path: Path) -
             "checkpoint": settings.checkpoint.model_copy(update={"every_records": 10**9}),
         }
     )
-    store = Store(settings.store.url, lambda: 0.0)
-    pipeline = Pipeline(
-        settings,
-        DyingSource(records, Fuse(None), 100),
-        store,
-        Registry(settings.registry.path),
-        Metrics(CollectorRegistry()),
-        lambda: 0.0,
-    )
+    store = open_store(settings.store.url)
+    pipeline = pipeline_of(settings, DyingSource(records, Fuse(None), 100), store)
     while not store.incidents(limit=None):
         assert pipeline.step(timeout_s=0)
     assert {i.stream for i in store.incidents(limit=None)} == {"s"}
@@ -260,25 +165,6 @@ def test_an_alarm_is_written_at_once_and_no_other_lane_with_it(tmp_path: Path) -
     pipeline.write()
     assert set(store.offsets()) == {("events", 0), ("events", 1)}
     store.close()
-
-
-@pytest.mark.parametrize(
-    ("state", "evidence", "urgent"),
-    [
-        (IncidentState.SUSPECTED, (), True),
-        (IncidentState.SUSPECTED, ({"test": "two-sample"},), False),
-        (IncidentState.DISMISSED, ({"test": "two-sample"},), False),
-        (IncidentState.CONFIRMED, ({"test": "two-sample"},), True),
-        (IncidentState.RESOLVED, ({"test": "two-sample"},), True),
-    ],
-)
-def test_what_nobody_waits_for_is_written_when_it_is_due(
-    state: IncidentState, evidence: tuple[dict[str, Any], ...], urgent: bool
-) -> None:
-    incident = Incident("i", "s", state, "covariate", (), Point(700, ""), evidence=evidence)
-    unwritten = Unwritten(incidents=[incident])
-    assert unwritten
-    assert unwritten.is_urgent is urgent
 
 
 BAD = [

@@ -15,17 +15,16 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
-from detectors.base import Problem, Verdict
+from detectors.base import Problem
 from models.quality import PROPERTIES, image_properties
 from models.scorer import Scored
-from service.domain.decision import ActionKind, Decision
+from service.domain.decision import ActionKind
 from service.domain.incident import Incident
 from service.pipeline.stream import Stream
-from service.records.decode import decode
 from service.settings.service import ImageSettings
 from service.settings.stream import StreamSettings
 from service.store import states as checkpoint
-from tests.service.streams import as_records
+from tests.service.streams import always, as_records, joined_of, take
 
 CHANGE = 800
 Pixels = npt.NDArray[np.float64]
@@ -93,7 +92,7 @@ def run(images: Pixels, labels: npt.NDArray[np.int64], *, restart_at: int = 0) -
             state = checkpoint.dumps(stream.snapshot())
             stream = opened()
             stream.restore(checkpoint.loads(state))
-        batch = stream.take([(r, decode(r)) for r in records[start : start + 50]])
+        batch = take(stream, records[start : start + 50])
         assert not batch.refused
         incidents.update((i.id, i) for i in batch.outcomes.incidents)
     return list(incidents.values())
@@ -111,9 +110,7 @@ def opened() -> Stream:
         }
     )
 
-    def alert(_: Verdict) -> Decision:
-        return Decision(ActionKind.ALERT_ONLY, "for people")
-
+    alert = always(ActionKind.ALERT_ONLY)
     return Stream(settings, alert, scorer=StubScorer(), images=ImageSettings(), seed=0)
 
 
@@ -168,12 +165,11 @@ def test_scores_decide_what_was_served_only_if_they_cover_the_classes(
     )
     stream = Stream(
         settings,
-        lambda verdict: Decision(ActionKind.ALERT_ONLY, "for people"),
+        always(ActionKind.ALERT_ONLY),
         scorer=None,
         images=ImageSettings(),
         seed=0,
     )
     body = {"stream": "s", "id": "e", "features": {"a": 0.0}, "label": "spam"}
     (record,) = as_records([{**body, "prediction": "spam", "scores": scores}])
-    outcomes = stream.take([(record, decode(record))]).outcomes
-    assert outcomes.joined == [(0, "spam", served)]
+    assert joined_of(take(stream, [record]).outcomes) == [(0, "spam", served)]

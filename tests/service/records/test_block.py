@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.records.block import Block
+from service.records.block import Block, Run
 from service.records.record import Record
+from service.records.table_row import RowTexts, row_text
 
 RECORDS = st.lists(
     st.builds(
@@ -69,3 +72,56 @@ def test_next_is_the_offset_behind_the_last_of_each_partition(records: list[Reco
     assert block.by_topic() == {
         topic: sum(r.topic == topic for r in records) for topic in {r.topic for r in records}
     }
+
+
+@given(RECORDS)
+def test_a_record_is_found_by_its_position_from_either_end(records: list[Record]) -> None:
+    block = Block.of(records)
+    for n, record in enumerate(records):
+        assert (block[n], block[n - len(records)]) == (record, record)
+        assert block.place(n) == (record.topic, record.partition)
+    for n in (-1, len(records)):
+        with pytest.raises(IndexError, match=f"{len(records)} records: .* {n}"):
+            block.place(n)
+
+
+@given(RECORDS, st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=4))
+def test_pieces_are_gathered_in_their_order(
+    records: list[Record], cuts: list[tuple[int, int]]
+) -> None:
+    block, n = Block.of(records), len(records)
+    pieces = [(min(a, b, n), min(max(a, b), n)) for a, b in cuts]
+    gathered = Block.gathered([(block, start, stop) for start, stop in pieces])
+    assert same(gathered, [r for start, stop in pieces for r in records[start:stop]])
+
+
+# -- rows of a table ---------------------------------------------------------------------------
+
+
+def rows(first: int, n: int, **more: object) -> Block:
+    table = pa.RecordBatch.from_pylist([{"id": k, **more} for k in range(first, first + n)])
+    run = Run("t.parquet", 0, n)
+    return Block([run], range(first, first + n), RowTexts(table, 1000))
+
+
+def ids(block: Block) -> object:
+    assert block.table is not None
+    return block.table.column("id").to_pylist()
+
+
+def test_a_block_of_rows_has_the_table_of_exactly_its_records() -> None:
+    block = rows(0, 9)
+    joined = Block.joined([block[2:5], block[7:]])
+    for part, expected in [(block, [*range(9)]), (block[3:5], [3, 4]), (joined, [2, 3, 4, 7, 8])]:
+        assert ids(part) == expected
+        assert [r.offset for r in part] == expected
+        assert [r.value for r in part] == [row_text({"id": n}) for n in expected]
+    assert Block.of([Record("t", 0, 0, None, b"{}")]).table is None
+
+
+def test_rows_that_have_not_one_table_are_joined_as_their_texts() -> None:
+    lines = Block.of_partition("t.parquet", 0, [7], [b"{}"])
+    for other in (lines, rows(7, 1, a="x")):
+        joined = Block.joined([rows(0, 2), other])
+        assert joined.table is None
+        assert list(joined) == [*rows(0, 2), *other]

@@ -1,7 +1,6 @@
 import base64
 import json
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from service.records.decode import canonical, decode
 from service.records.record import DecodeError, LabelRecord, Observation, Record, iso
 from service.records.shown import short
-from service.records.table_row import record_from_row
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
 FULL = {
@@ -216,44 +214,6 @@ def test_whatever_arrives_decodes_or_is_refused(value):
         return
     assert error.reason
     assert str(error).startswith("t[0]@0: ")
-
-
-def test_a_row_with_a_struct_of_features_is_the_same_record():
-    row = {**FULL, "image": None, "time": datetime(2026, 11, 23, 10, tzinfo=UTC)}
-    assert decode(record_from_row(row, "t.parquet", 0, 5)) == observed()
-
-
-def test_flat_columns_are_features_and_nan_is_missing():
-    row = {"stream": "s", "id": 1, "label": 2, "a": 1.5, "b": float("nan"), "c": None, "d": True}
-    found = decode(record_from_row(row, "t", 0, 5))
-    assert isinstance(found, Observation)
-    assert (found.features, found.label) == ({"a": 1.5, "b": None, "c": None, "d": True}, "2")
-
-
-def test_a_row_whose_features_are_all_missing_is_a_label():
-    row = {"stream": "s", "id": 1, "label": 2, "a": None, "b": float("nan")}
-    assert decode(record_from_row(row, "t", 0, 5)) == LabelRecord("s", "1", "2", None)
-
-
-def test_other_column_types_become_what_json_has():
-    row = {
-        "stream": "s",
-        "id": 1,
-        "image": PNG,
-        "features": {"price": Decimal("1.5"), "day": date(2026, 1, 2)},
-        "scores": [("a", 0.25), ("b", None)],
-        "segment": {"site": "x", "camera": None},
-    }
-    found = decode(record_from_row(row, "t", 0, 5))
-    assert isinstance(found, Observation)
-    assert found.image == PNG
-    assert found.features == {"price": 1.5, "day": "2026-01-02"}
-    assert (found.scores, found.segment) == ({"a": 0.25}, {"site": "x"})
-
-
-def test_an_infinite_number_in_a_row_is_refused_like_any_other():
-    with pytest.raises(DecodeError, match="Infinity"):
-        decode(record_from_row({"stream": "s", "id": 1, "a": float("inf")}, "t", 0, 5))
 
 
 def test_a_shown_value_is_never_long():

@@ -3,18 +3,28 @@ import math
 import numpy as np
 import pytest
 
-from service.monitor.encoder import Encoder
+from service.monitor.encoder import MIN_LEVEL, Encoder
 from service.records.record import DecodeError, Observation, Record
 from service.records.schema import FeatureKind, FeatureSchema, SchemaLearner
 from service.store import states as checkpoint
+from tests.service.streams import columns_of
 
 DECLARED = {"amount": "numeric", "country": "categorical", "is_new": "boolean"}
 SCHEMA = FeatureSchema.declared(DECLARED)
+CODES = FeatureSchema.declared({"c": "categorical"})
 GOOD = {"amount": 1.5, "country": "GB", "is_new": True}
 
 
 def observation(features):
     return Observation("s", "1", None, features)
+
+
+def features_of(rows, schema=SCHEMA):
+    return columns_of([observation(row) for row in rows], schema).features
+
+
+def codes(rows):
+    return features_of(rows, CODES)
 
 
 def learned(rows):
@@ -88,11 +98,10 @@ def test_a_schema_survives_a_checkpoint():
 
 def test_every_kind_has_its_columns():
     encoder = Encoder(SCHEMA)
-    encoder.fit([GOOD, {**GOOD, "country": "DE"}, {**GOOD, "country": "GB"}])
+    encoder.fit(features_of([GOOD, {**GOOD, "country": "DE"}, GOOD] * MIN_LEVEL))
     assert encoder.columns == ("amount", "country", "country", "country", "is_new")
-    rows = encoder.encode(
-        [GOOD, {"amount": -2.0, "country": "FR", "is_new": False}, dict.fromkeys(GOOD)]
-    )
+    shown = [GOOD, {"amount": -2.0, "country": "FR", "is_new": False}, dict.fromkeys(GOOD)]
+    rows = encoder.encode(features_of(shown))
     nan = math.nan
     np.testing.assert_array_equal(
         rows, [[1.5, 1, 0, 0, 1], [-2.0, 0, 0, 1, 0], [nan, nan, nan, nan, nan]]
@@ -100,41 +109,50 @@ def test_every_kind_has_its_columns():
 
 
 def test_only_the_most_frequent_levels_have_a_column():
-    schema = FeatureSchema.declared({"c": "categorical"})
     rows = [{"c": f"l{n:02}"} for n in range(40) for _ in range(40 - n)]
-    encoder = Encoder(schema)
-    encoder.fit(rows)
+    encoder = Encoder(CODES)
+    encoder.fit(codes(rows))
     assert encoder.levels == {"c": tuple(f"l{n:02}" for n in range(12))}
-    encoded = encoder.encode(rows)
+    encoded = encoder.encode(codes(rows))
     assert encoded.shape == (len(rows), 13)
     assert (encoded.sum(axis=1) == 1).all()
-    assert encoder.encode([{"c": "new"}])[0, -1] == 1
+    assert encoder.encode(codes([{"c": "new"}]))[0, -1] == 1
+
+
+@pytest.mark.parametrize("n", [1, MIN_LEVEL - 1, MIN_LEVEL])
+def test_a_level_too_rare_to_learn_is_one_of_the_others(n):
+    encoder = Encoder(CODES)
+    encoder.fit(codes([{"c": "a"}] * 100 + [{"c": "b"}] * n))
+    is_known = n >= MIN_LEVEL
+    assert encoder.levels == {"c": ("a", "b") if is_known else ("a",)}
+    encoded = encoder.encode(codes([{"c": "b"}]))
+    assert encoded.tolist() == [[0.0, 1.0, 0.0] if is_known else [0.0, 1.0]]
 
 
 def test_the_order_of_the_reference_changes_no_column():
-    schema = FeatureSchema.declared({"c": "categorical"})
-    rows = [{"c": level} for level in "cabcab"]
-    one, other = Encoder(schema), Encoder(schema)
-    one.fit(rows)
-    other.fit(rows[::-1])
+    rows = [{"c": level} for level in "cabcab" * MIN_LEVEL]
+    one, other = Encoder(CODES), Encoder(CODES)
+    one.fit(codes(rows))
+    other.fit(codes(rows[::-1]))
     assert one.levels == other.levels == {"c": ("a", "b", "c")}
 
 
 def test_a_number_that_is_a_code_is_one_level_however_it_is_written():
-    encoder = Encoder(FeatureSchema.declared({"c": "categorical"}))
-    encoder.fit([{"c": 44.0}, {"c": "44"}, {"c": 1e300}, {"c": ""}])
+    encoder = Encoder(CODES)
+    encoder.fit(codes([{"c": 44.0}, {"c": "44"}, {"c": 1e300}, {"c": ""}] * MIN_LEVEL))
     assert encoder.levels is not None
     assert set(encoder.levels["c"]) == {"44", "1e+300", ""}
-    assert encoder.encode([{"c": 44.0}])[0, 0] == 1
+    assert encoder.encode(codes([{"c": 44.0}]))[0, 0] == 1
 
 
 def test_no_rows_and_no_features_have_shapes_too():
     encoder = Encoder(SCHEMA)
-    encoder.fit([GOOD])
-    assert encoder.encode([]).shape == (0, 4)
-    empty = Encoder(FeatureSchema.empty())
-    empty.fit([{}])
-    assert empty.encode([{}, {}]).shape == (2, 0)
+    encoder.fit(features_of([GOOD] * MIN_LEVEL))
+    assert encoder.encode(features_of([])).shape == (0, 4)
+    nothing = FeatureSchema.empty()
+    empty = Encoder(nothing)
+    empty.fit(features_of([{}], nothing))
+    assert empty.encode(features_of([{}, {}], nothing)).shape == (2, 0)
 
 
 def test_an_encoder_survives_a_checkpoint_fitted_or_not():
@@ -142,8 +160,9 @@ def test_an_encoder_survives_a_checkpoint_fitted_or_not():
     other.restore(checkpoint.loads(checkpoint.dumps(encoder.snapshot())))
     assert other.columns == ()
     with pytest.raises(RuntimeError, match="not fitted"):
-        other.encode([GOOD])
-    encoder.fit([GOOD, {**GOOD, "country": None}])
+        other.encode(features_of([GOOD]))
+    encoder.fit(features_of([GOOD, {**GOOD, "country": None}]))
     other.restore(checkpoint.loads(checkpoint.dumps(encoder.snapshot())))
     assert other.columns == encoder.columns
-    np.testing.assert_array_equal(other.encode([GOOD]), encoder.encode([GOOD]))
+    good = features_of([GOOD])
+    np.testing.assert_array_equal(other.encode(good), encoder.encode(good))

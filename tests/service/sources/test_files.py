@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def test_a_list_goes_back_to_an_offset_and_leaves_other_partitions_alone():
     source = ListSource([x for pair in zip(a, b, strict=True) for x in pair])
     source.poll(100)
     source.seek({("a", 0): 1})
-    assert source.poll(100) == a[1:]
+    assert list(source.poll(100)) == a[1:]
 
 
 def test_an_abort_fires_once_even_when_the_list_is_read_again():
@@ -74,10 +75,10 @@ def test_an_abort_fires_once_even_when_the_list_is_read_again():
 
 def test_a_pause_is_one_empty_poll():
     source = ListSource([Pause(), *items(1), Pause()])
-    assert source.poll() == []
-    assert source.poll() == items(1)
+    assert not source.poll()
+    assert list(source.poll()) == items(1)
     assert not source.exhausted
-    assert source.poll() == []
+    assert not source.poll()
     assert source.exhausted
 
 
@@ -172,6 +173,65 @@ def test_a_huge_parquet_row_is_a_record_that_says_so(tmp_path):
     assert decode(found[1]).id == "2"
 
 
+def table_file(folder, table: pa.Table, **options):
+    pq.write_table(table, folder / "e.parquet", **options)
+    return FileSource(folder / "e.parquet")
+
+
+def test_a_block_of_parquet_rows_has_their_table(tmp_path):
+    table = pa.table({"id": range(3000), "a": [0.5] * 3000})
+    source = table_file(tmp_path, table, row_group_size=1100)
+    source.seek({("e.parquet", 0): 40})
+    found = [source.poll(500), source.poll(500), source.poll(700)]
+    assert [block.table.column("id").to_pylist() for block in found] == [
+        list(range(40, 540)),
+        list(range(540, 1040)),
+        list(range(1040, 1740)),
+    ]
+    assert [list(block.offsets) for block in found] == [
+        block.table.column("id").to_pylist() for block in found
+    ]
+    assert source.lag() == 3000 - 1740
+    source.close()
+
+
+def batch_sizes(source: FileSource) -> list[int]:
+    """The numbers of rows that are in memory at once."""
+    source.poll(0)
+    return [batch.num_rows for batch in source._reader._batches]
+
+
+def test_many_small_rows_are_read_at_once_and_few_large_ones(tmp_path):
+    n = 1500
+    narrow = {"id": range(n), "level": ["abc", "d", "e"] * (n // 3)}
+    assert batch_sizes(table_file(tmp_path, pa.table(narrow))) == [1024, 476]
+    images = [os.urandom(100_000) for _ in range(30)]
+    sizes = batch_sizes(table_file(tmp_path, pa.table({"id": range(30), "image": images})))
+    assert max(sizes) <= 12
+    assert sum(sizes) == 30
+
+
+def test_a_large_value_that_a_file_holds_once_for_many_rows_is_not_met_in_all_at_once(tmp_path):
+    image = os.urandom(500_000)
+    source = table_file(tmp_path, pa.table({"id": range(2000), "image": [image] * 2000}))
+    assert (tmp_path / "e.parquet").stat().st_size < 1_000_000
+    assert max(batch_sizes(source)) * len(image) < 100_000_000
+
+
+def test_of_large_rows_fewer_are_polled(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.sources.table_file.MAX_POLL_BYTES", 3_000_000)
+    monkeypatch.setattr("service.sources.lines.MAX_POLL_BYTES", 3_000_000)
+    images = [os.urandom(1_000_000) for _ in range(8)]
+    source = table_file(tmp_path, pa.table({"id": range(8), "image": images}))
+    assert [len(source.poll(500)) for _ in range(4)] == [3, 3, 2, 0]
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(b"\n".join([b"x" * 1_000_000] * 8))
+    source = FileSource(path)
+    polled = [len(source.poll(500)) for _ in range(4)]
+    assert max(polled) <= 4
+    assert sum(polled) == 8
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SourceError, match=r"none\.jsonl"):
         FileSource(tmp_path / "none.jsonl")
@@ -184,6 +244,29 @@ def test_a_damaged_file_is_named_with_the_place(tmp_path, name):
     path.write_bytes(whole[: len(whole) // 2] if name.endswith("gz") else b"PAR1 nothing")
     with pytest.raises(SourceError, match=name):
         drain(FileSource(path))
+
+
+@pytest.mark.parametrize("name", ["e.jsonl.gz", "e.parquet"])
+def test_what_could_not_be_read_is_not_taken_for_the_end(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith("gz"):
+        whole = gzip.compress(b"".join(b"%d\n" % n for n in range(50_000)))
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        table = pa.table({"id": range(3000)})
+        pq.write_table(table, path, row_group_size=1000, use_dictionary=False)
+        at = pq.read_metadata(path).row_group(2).column(0).data_page_offset
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(b"\xff" * 20)
+    source = FileSource(path)
+    assert [len(source.poll(500)) for _ in range(2)] == [500, 500]
+    with pytest.raises(SourceError, match=r"cannot be read at \d{4,}: "):
+        drain(source, 500)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=name):
+            source.poll(500)
+    assert not source.exhausted
 
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.parquet"])
@@ -215,7 +298,7 @@ def test_the_lag_of_lines_is_estimated_from_their_length(tmp_path):
 def test_only_complete_lines_of_a_growing_file_are_delivered(tmp_path, follow):
     path = tmp_path / "e.jsonl"
     source = follow(path)
-    assert source.poll(10, 0.0) == []
+    assert not source.poll(10, 0.0)
     with path.open("ab") as file:
         for part, expected in [
             (b"one\ntw", [b"one"]),
@@ -225,7 +308,7 @@ def test_only_complete_lines_of_a_growing_file_are_delivered(tmp_path, follow):
             file.write(part)
             file.flush()
             assert values(source.poll(10, 0.0)) == expected
-    assert source.poll(10, 0.0) == []
+    assert not source.poll(10, 0.0)
     assert not source.exhausted
 
 
@@ -233,7 +316,7 @@ def test_a_huge_line_of_a_growing_file_waits_for_its_end(tmp_path, follow):
     path = tmp_path / "e.jsonl"
     path.write_bytes(b"x" * 5000)
     source = follow(path, max_record_bytes=1000)
-    assert source.poll(10, 0.0) == []
+    assert not source.poll(10, 0.0)
     with path.open("ab") as file:
         file.write(b"x\nnext\n")
     found = source.poll(10, 0.0)
@@ -254,7 +337,7 @@ def test_waiting_ends_with_the_first_record_or_the_timeout(tmp_path, follow):
     assert values(source.poll(10, 1.0)) == [b"a"]
     assert len(slept) == 3
     slept[:] = [0.0] * 10
-    assert source.poll(10, 0.12) == []
+    assert not source.poll(10, 0.12)
     assert sum(slept) == pytest.approx(0.12)
 
 
@@ -328,7 +411,7 @@ def test_a_followed_directory_takes_new_files_but_no_earlier_ones(tmp_path):
     fill(tmp_path, b=1)
     source = DirectorySource(tmp_path, follow=True)
     assert values(source.poll(10, 0.0)) == [b"b0"]
-    assert source.poll(10, 0.0) == []
+    assert not source.poll(10, 0.0)
     fill(tmp_path, c=1)
     assert values(source.poll(10, 0.0)) == [b"c0"]
     fill(tmp_path, a=1)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from service.domain.job import JobState
+from service.domain.job import JobSpec, JobState
 from service.store import migrations, tables
 from service.store.database import open_engine
 from service.store.errors import StoreError
@@ -30,7 +30,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "jobs": [
         {
             **{"sequence": 7, "id": "j-1", "stream": "digits", "incident_id": "inc-1"},
-            **{"kind": "fine_tune", "spec": "{}", "state": "queued", "attempts": 0},
+            **{
+                "kind": "fine_tune",
+                "spec": '{"change_point": 205}',
+                "state": "queued",
+                "attempts": 0,
+            },
             **{"result": "{}", "created_at": 900.0},
         }
     ],
@@ -144,7 +149,8 @@ def test_an_old_database_keeps_what_it_holds(any_database: str) -> None:
     assert store.offsets() == {("events", 3): 2**40}
     assert [(s.index, s.label) for s in store.samples("digits")] == [(0, None), (1, "3"), (2, "3")]
     assert [c.version for c in store.champion_history("digits")] == [1, 2]
-    assert [j.id for j in store.jobs(state=JobState.QUEUED)] == ["j-1"]
+    (job,) = store.jobs(state=JobState.QUEUED)
+    assert (job.id, job.spec) == ("j-1", JobSpec(change_point=205))
     (action,) = store.claim_actions(1000.0, 60.0)
     assert (action.id, action.attempts) == ("a-1", 2)
     assert store.claim(3) == 1

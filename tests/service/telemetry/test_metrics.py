@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.monitor.labels import Ended, Outcome
+from service.monitor.label_outcomes import Ended, Outcome
 from service.telemetry.metrics import MAX_CLASSES, PREFIX, SPECS, Metrics, Spec, Type, reference
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 UNITS = ("_seconds", "_bytes", "_ratio", "_observations", "_info", "_value", "_version", "_records")
-UNITLESS = {"incident_open", "lanes_owned", "labels_pending", "prior"}  # states, numbers, shares
+UNITLESS = {"incident_open", "stream_failed", "lanes_owned", "labels_pending", "prior"}
+"""States, numbers, shares."""
 
 
 @pytest.fixture

@@ -15,12 +15,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from detectors.base import Problem
-from models.registry import Registry
 from service.api.wiring import open_decoder
-from service.domain.decision import ActionKind, Decision
+from service.domain.decision import ActionKind
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stream import Stream
-from service.records.formats.decoder import Decoder, Ignored
+from service.records.formats.decoder import Decoder
 from service.records.formats.kserve import REQUEST, RESPONSE
 from service.records.record import Record
 from service.settings.service import ImageSettings, Settings
@@ -28,10 +27,10 @@ from service.settings.stream import StreamSettings
 from service.sources.listed import ListSource
 from service.store import states as checkpoint
 from service.store.store import Store
-from service.telemetry.metrics import Metrics
-from tests.service.pipeline.test_pipeline import CHANGE, confirmed, run, settings_of
+from tests.service.pipeline.test_pipeline import CHANGE, run
 from tests.service.records.formats.registry import StubRegistry, encoded, serving
-from tests.service.streams import x_to_y_records
+from tests.service.runs import confirmed, pipeline_of, settings_of, work_off
+from tests.service.streams import always, take, x_to_y_records
 
 AVRO: dict[str, Any] = {
     "type": "record",
@@ -86,7 +85,7 @@ def test_the_incidents_are_those_of_the_plain_stream(tmp_path: Path) -> None:
 def opened() -> Stream:
     return Stream(
         StreamSettings(name="s", problem=Problem.X_TO_Y),
-        lambda verdict: Decision(ActionKind.ALERT_ONLY, "for people"),
+        always(ActionKind.ALERT_ONLY),
         scorer=None,
         images=ImageSettings(),
         seed=0,
@@ -94,29 +93,22 @@ def opened() -> Stream:
     )
 
 
-def decoded(records: Sequence[Record]) -> list[Any]:
-    decoder = Decoder()
-    found = [(r, decoder.decode(r)) for r in records]
-    assert not any(isinstance(body, Ignored) for _, body in found)
-    return found
-
-
 def test_records_that_are_held_back_survive_a_restart_with_their_headers() -> None:
-    records = decoded(mixed(x_to_y_records(60, seed=1)))
+    records = mixed(x_to_y_records(60, seed=1))
     whole, first, second = opened(), opened(), opened()
-    whole.take(records)
-    first.take(records[:20])
+    take(whole, records)
+    take(first, records[:20])
     second.restore(checkpoint.loads(checkpoint.dumps(first.snapshot())))
     assert checkpoint.dumps(second.snapshot()) == checkpoint.dumps(first.snapshot())
-    second.take(records[20:])
+    take(second, records[20:])
     assert second.monitor.n_seen == 60
     assert checkpoint.dumps(second.snapshot()) == checkpoint.dumps(whole.snapshot())
 
 
 def test_a_state_of_before_there_were_headers_is_read() -> None:
-    records = decoded(x_to_y_records(20, seed=1))
+    records = x_to_y_records(20, seed=1)
     first, second = opened(), opened()
-    first.take(records)
+    take(first, records)
     state = first.snapshot()
     second.restore({**state, "held": [fields[:5] for fields in state["held"]]})
     assert checkpoint.dumps(second.snapshot()) == checkpoint.dumps(state)
@@ -176,15 +168,7 @@ def avro_pipeline(url: str, folder: Path, n: int) -> Iterator[tuple[Pipeline, St
     data = [{"stream": "s", "id": k, "x": k % 7} for k in range(n)]
     records = [Record("avro", 0, k, None, encoded(1, AVRO, d)) for k, d in enumerate(data)]
     store = Store(settings.store.url, lambda: 0.0)
-    pipeline = Pipeline(
-        settings,
-        ListSource(records),
-        store,
-        Registry(settings.registry.path),
-        Metrics(CollectorRegistry()),
-        lambda: 0.0,
-        decoder=open_decoder(settings),
-    )
+    pipeline = pipeline_of(settings, ListSource(records), store, decoder=open_decoder(settings))
     try:
         yield pipeline, store
     finally:
@@ -203,17 +187,8 @@ def test_requests_are_observed_and_responses_are_counted(tmp_path: Path) -> None
             records.append(Record("log", 0, len(records), None, value, headers=headers))
     settings = settings_of(tmp_path)
     store, registry = Store(settings.store.url, lambda: 0.0), CollectorRegistry()
-    pipeline = Pipeline(
-        settings,
-        ListSource(records),
-        store,
-        Registry(settings.registry.path),
-        Metrics(registry),
-        lambda: 0.0,
-    )
-    while pipeline.step(timeout_s=0):
-        pass
-    pipeline.write()
+    pipeline = pipeline_of(settings, ListSource(records), store, registry)
+    work_off(pipeline)
     assert pipeline.streams["s"].monitor.n_seen == n
     assert pipeline.n_refused == 0
     assert store.offsets() == {("log", 0): 2 * n}
