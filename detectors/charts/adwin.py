@@ -57,8 +57,8 @@ class Adwin(Columnwise):
     -----
     *The same alarms as River's.* The sums are added up in the same order and a cut is decided with
     the same operations, so alarms are at the same rows: checked on generated streams with ties,
-    jumps and values up to 1e300. As there, a column starts with an empty window after an alarm.
-    Values beyond 1e150 overflow the window's variance, and there is no alarm until it is empty.
+    jumps and walks (tests/detectors/charts/test_columnwise.py). As there, a column starts with an
+    empty window after an alarm. Values beyond 2^120 count as that.
 
     *Faster* because only cuts are computed that can be an alarm: as
     :math:`1 / m \ge W / (n_0 n_1)`, a cut with
@@ -154,7 +154,7 @@ class Adwin(Columnwise):
         )
 
     def snapshot(self) -> State:
-        """Everything needed to go on: moments, the next tests, and the sums of the levels in use."""
+        """Everything needed to go on: moments, the next tests, the sums of the levels in use."""
         n_levels = int(np.flatnonzero(self._counts.any(axis=0)).max(initial=-1)) + 1
         counts = self._counts[:, :n_levels].copy()
         known = np.arange(self._sums.shape[2]) < counts[:, :, None]

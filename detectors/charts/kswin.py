@@ -73,7 +73,7 @@ class Kswin(Columnwise):
     >>> rows[200:, 1] += 2.0
     >>> alarm = Kswin(3, factor=Factor.COVARIATE).update(rows)[0]
     >>> alarm.row, alarm.run_length, alarm.columns
-    (213, 30, (1,))
+    (217, 30, (1,))
     """
 
     def __init__(

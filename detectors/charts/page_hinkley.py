@@ -72,7 +72,7 @@ class PageHinkley(Columnwise):
     >>> bank = PageHinkley(3, delta=0.5, threshold=20.0, factor=Factor.COVARIATE)
     >>> alarm = bank.update(rows)[0]
     >>> alarm.row, alarm.run_length, alarm.columns
-    (527, 29, (1,))
+    (512, 13, (1,))
     """
 
     def __init__(
