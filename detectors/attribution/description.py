@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +115,7 @@ class Description:
             Dispersion.fit(dense),
             whitening(moments(dense)),
             _waves(dense, N_WAVES, rng),
-            _all_marks(rows, N_MARKS, MAX_INDICATORS),
+            _all_marks(rows, N_MARKS, MAX_INDICATORS, _marks),
         )
 
     @classmethod
@@ -141,7 +142,7 @@ class Description:
             Dispersion.along(np.eye(q), dense),
             white,
             _waves(dense, QUICK_WAVES, rng),
-            _all_marks(rows, QUICK_MARKS, QUICK_INDICATORS),
+            _all_marks(rows, QUICK_MARKS, QUICK_INDICATORS, _marks_of_one),
         )
 
     def __call__(self, rows: Array) -> Float32:
@@ -211,9 +212,24 @@ def _waves(dense: Array, n: int, rng: np.random.Generator) -> tuple[FourierFeatu
     )
 
 
-def _all_marks(rows: Array, most: int, max_indicators: int) -> Array:
+def _all_marks(
+    rows: Array, most: int, max_indicators: int, marks: Callable[[Array, int], Array]
+) -> Array:
     n_marks = int(np.clip(max_indicators // rows.shape[1], 3, most))
-    return np.column_stack([_marks(column, n_marks) for column in rows.T])
+    return np.column_stack([marks(column, n_marks) for column in rows.T])
+
+
+def _marks_of_one(column: Array, size: int) -> Array:
+    """The same where the other window is not known: what is new may lie outside of all values.
+
+    So all of a few values are marks, and one lies below. Nothing else tells of a constant column
+    that it is constant no more.
+    """
+    values = np.unique(column)
+    if len(values) >= size:
+        return _marks(column, size)
+    below = np.nextafter(values[:1], -np.inf)
+    return np.concatenate([below, values, np.full(size - 1 - len(values), np.inf)])
 
 
 def _marks(column: Array, size: int) -> Array:

@@ -37,6 +37,9 @@ RIDGE = 0.05
 CLIP = 4.0
 """Standardised values are cut here before they are squared: one wild row must not decide."""
 
+LEAST = 1e-30
+"""Smaller deviations are those of a constant: their inverse has no place in single precision."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -65,7 +68,7 @@ class Scale:
         centred = rows - centre
         deviation = np.sqrt(np.einsum("ij,ij->j", centred, centred) / len(rows))
         # The mean of equal values is off by a rounding; that must not be blown up to variance 1.
-        varies = deviation > 1e-9 * np.abs(rows).max(axis=0, initial=0.0)
+        varies = deviation > np.maximum(1e-9 * np.abs(rows).max(axis=0, initial=0.0), LEAST)
         factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         return cls(centre, factor)
 

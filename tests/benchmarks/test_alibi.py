@@ -16,7 +16,7 @@ from benchmarks.alibi_peers import AlibiRule, MmdOnline, ask
 from benchmarks.runner import Workers
 from benchmarks.table import Outcome, Trial
 from benchmarks.tables import alibi, attribution, end_to_end
-from detectors.attribution import Sample
+from detectors.attribution.windows import Sample
 from detectors.base import Array, Factor, Problem
 
 

@@ -30,8 +30,9 @@ def halves(n: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
     return images.astype(np.uint8), labels
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def keras() -> Any:
+    """TensorFlow is set before its first operation, whichever test of a worker has it."""
     configure_tensorflow(2, training=True)
     import keras
 
