@@ -11,7 +11,7 @@ ALIBI_STAMP := $(ALIBI)/.installed-$(firstword $(shell cksum requirements-alibi.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-alibi demo test test-kafka test-postgres test-alibi test-fast test-statistics check lint types imports docs picture bench-quick bench-verdict bench-alibi bench-stream bench-spread lock lock-alibi clean
+.PHONY: help setup setup-alibi demo test test-kafka test-postgres test-alibi test-fast test-statistics check lint types imports docs picture bench-quick bench-verdict bench-alibi bench-banks bench-stream bench-spread lock lock-alibi clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,9 @@ bench-verdict: setup ## the benchmark with all seeds (hours); goes on where it w
 
 bench-alibi: setup setup-alibi ## alibi-detect's rows of the benchmark (hours); goes on where it was cut
 	$(BIN)/python -m benchmarks.verdict --only alibi $(BENCH_ARGS)
+
+bench-banks: setup setup-alibi ## stage 1 beside river and alibi-detect (about fifteen minutes; nothing else may run)
+	$(BIN)/python -m benchmarks.banks $(BENCH_ARGS)
 
 bench-stream: setup ## rate, latency and memory on a real broker (about half an hour; nothing else may run)
 	$(BIN)/python -m benchmarks.stream $(BENCH_ARGS)

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import alibi_peers
+from benchmarks.ready import COLUMNS, resident
 from benchmarks.report import markdown_table
 from detectors.base import Array, Factor, IntArray, Problem
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from detectors.watches.contract import Watching
 
 FOLDER = Path("benchmarks/results/banks")
-COLUMNS = 32
 BATCH = 500
 """Rows that the service takes at a time."""
 REFERENCE = 2000
@@ -314,7 +313,7 @@ def many_streams(n_streams: int, batch: int) -> dict[str, float]:
     states = [watch.snapshot() for watch in first]
     rows, labels = drawn(20 * BATCH, SEED + 5)
     alone = statistics.median(fed(first, rows, labels, batch) / len(rows) for _ in range(5)) * 1e6
-    before = _resident()
+    before = resident()
     streams = [[watch_from_snapshot(state) for state in states] for _ in range(n_streams)]
     times = []
     for turn in range(6):
@@ -324,34 +323,15 @@ def many_streams(n_streams: int, batch: int) -> dict[str, float]:
     return {
         "alone_us": alone,
         "among_us": statistics.median(times[1:]),
-        "mib": _resident(),
-        "mib_each": (_resident() - before) / n_streams,
+        "mib": resident(),
+        "mib_each": (resident() - before) / n_streams,
     }
 
 
-def monitor_ready() -> dict[str, float]:
-    """Processor seconds and memory until a stream's monitor can read: in a process of its own."""
-    from benchmarks.monitoring import measured_only  # noqa: PLC0415
-    from service.monitor.monitor import Monitor  # noqa: PLC0415
-    from service.monitor.representation import Tabular  # noqa: PLC0415
-    from service.records.schema import FeatureSchema  # noqa: PLC0415
-    from service.settings.stream import StreamSettings  # noqa: PLC0415
-
-    names = [f"x{j}" for j in range(COLUMNS)]
-    schema = FeatureSchema.declared(dict.fromkeys(names, "numeric"))
-    settings = StreamSettings.model_validate({"name": "s", "problem": "x_to_y"})
-    Monitor(settings, Tabular(schema), measured_only)
-    return {
-        "cpu_s": time.process_time(),
-        "mib": _resident(),
-        "tensorflow": float("tensorflow" in sys.modules),
-    }
-
-
-def in_process(task: str, *arguments: object) -> dict[str, float]:
-    """Run one of the two above in a process of its own, on one thread."""
+def in_process(module: str, *arguments: object) -> dict[str, float]:
+    """What a module answers in a process of its own, on one thread."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    command = [sys.executable, "-m", "benchmarks.banks", "--task", task, *map(str, arguments)]
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, check=True, text=True, env={**os.environ, **threads}
     )
@@ -363,7 +343,7 @@ def streams_rows(n_streams: int) -> list[Row]:
     """One stream and many, in large batches and in small ones."""
     found = []
     for batch in (BATCH, 10):
-        answer = in_process("streams", n_streams, batch)
+        answer = in_process("benchmarks.banks", "--streams", n_streams, batch)
         ratio = answer["among_us"] / answer["alone_us"]
         what = f"an event among {n_streams:,} streams, of one alone, {batch} rows at a time"
         found.append(
@@ -387,7 +367,7 @@ def streams_rows(n_streams: int) -> list[Row]:
 
 def ready_rows(rounds: int) -> list[Row]:
     """What it takes until a monitor can read."""
-    answers = [in_process("ready") for _ in range(rounds)]
+    answers = [in_process("benchmarks.ready") for _ in range(rounds)]
     cpu = statistics.median(a["cpu_s"] for a in answers)
     mib = statistics.median(a["mib"] for a in answers)
     without = not any(a["tensorflow"] for a in answers)
@@ -476,11 +456,6 @@ def progress(said: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {said}\n")
 
 
-def _resident() -> float:
-    """MiB that the process has at most had in memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
         if line.startswith("model name"):
@@ -493,13 +468,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.banks", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--quick", action="store_true", help="fewer events; writes nothing")
-    parser.add_argument("--task", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--streams", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.task:
-        name, *rest = options.task
-        numbers = [int(n) for n in rest]
-        answer = monitor_ready() if name == "ready" else many_streams(*numbers)
-        sys.stdout.write(json.dumps(answer) + "\n")
+    if options.streams:
+        sys.stdout.write(json.dumps(many_streams(*options.streams)) + "\n")
         return
     rounds = 5
     progress("ready to read")

@@ -11,7 +11,9 @@ import numpy as np
 from benchmarks.peers import FrozenModel, KsErrorRise
 from detectors.adapters.river import RiverDetector
 from detectors.attribution.windows import Sample
-from detectors.base import Array, Factor, IntArray, Problem
+from detectors.base import Array, Detector, Factor, IntArray, Problem
+from detectors.charts.adwin import Adwin
+from detectors.charts.page_hinkley import PageHinkley
 
 WATCHED = 7000
 """Events of a stream after its reference."""
@@ -29,11 +31,6 @@ ERROR_DETECTORS: dict[Name, str] = {
     "page_hinkley": "Page-Hinkley on errors",
 }
 """River's detectors and their names for tables."""
-PARAMETER: dict[Name, str] = {
-    "ddm": "drift_threshold",
-    "adwin": "delta",
-    "page_hinkley": "threshold",
-}
 RANGE: dict[Name, tuple[float, float]] = {
     "ddm": (2.0, 8.0),
     "adwin": (-1.0, -9.0),
@@ -78,15 +75,23 @@ def first_error_alarm(
     return Claim(start + alarms[0].row, frozenset({Factor.CONCEPT}))
 
 
-def error_detector(name: Name, setting: float) -> RiverDetector:
-    """A River detector at a setting on `RANGE`'s scale."""
-    value = 10**setting if name == "adwin" else setting
+def error_detector(name: Name, setting: float) -> Detector:
+    """One of River's detectors at a setting on `RANGE`'s scale; two of them by banks that alarm
+    at the same rows.
+    """
+    if name == "adwin":
+        return Adwin(1, factor=Factor.CONCEPT, delta=10**setting)
+    if name == "page_hinkley":
+        return PageHinkley(1, factor=Factor.CONCEPT, threshold=setting)
     # A start of 30 rows, River's default, often holds no error. The minimum of DDM is 0 then, the
-    # next error is an alarm, and no threshold keeps any promise.
-    start = {"warm_start": 300} if name == "ddm" else {}
-    # Room for the whole stream: River itself never forgets.
+    # next error is an alarm, and no threshold keeps any promise. The memory holds the whole
+    # stream: River itself never forgets.
     return RiverDetector(
-        name, factor=Factor.CONCEPT, memory=2 * WATCHED, **{PARAMETER[name]: value}, **start
+        name,
+        factor=Factor.CONCEPT,
+        memory=2 * WATCHED,
+        drift_threshold=setting,
+        warm_start=300,
     )
 
 

@@ -7,9 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
-from scipy.stats import norm
-from sklearn.ensemble import HistGradientBoostingRegressor
+from scipy.special import logsumexp, ndtr
 from threadpoolctl import threadpool_limits
 
 from detectors.attribution.weights import weight_groups
@@ -349,6 +347,8 @@ def _projected(
     halves: IntArray,
 ) -> list[float]:
     """One-sided p-values of the learned weight on each half, learned on the other."""
+    from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415 - only learning needs scikit-learn
+
     p_values = []
     n_classes = m.shape[1]
     for half in (0, 1):
@@ -371,7 +371,7 @@ def _projected(
         sums = np.bincount(block[used], weights=weighted)[np.unique(block[used])]
         scale = float(sums.std())
         score = np.sqrt(len(sums)) * sums.mean() / scale if scale > 1e-12 else 0.0
-        p_values.append(float(norm.sf(score)))
+        p_values.append(float(ndtr(-score)))
     return p_values
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from detectors.base import Array, IntArray
 from detectors.learners.features import RIDGE
@@ -90,6 +89,8 @@ def auc(scores: Array, positive: npt.NDArray[np.bool_], block: IntArray) -> tupl
     >>> auc(np.array([0.1, 0.4, 0.3, 0.9]), np.array([False, False, True, True]), np.arange(4))
     (0.75, 0.5)
     """
+    from scipy.stats import rankdata  # noqa: PLC0415 - slow to import, rarely needed
+
     n_positive = int(positive.sum())
     n_negative = len(scores) - n_positive
     ranks = rankdata(scores)

@@ -7,7 +7,7 @@ from math import ceil, isnan
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import hypergeom, norm
+from scipy.special import ndtri
 
 from detectors.base import Array, IntArray
 
@@ -117,6 +117,8 @@ def _inclusion(gain: Array, n_informative: int, n_uniform: int) -> Array:
         return np.full(n, share)
     better = np.arange(n)  # rows ranked above
     # Not drawn itself, it is taken if the draw took so many better rows that few enough are left.
+    from scipy.stats import hypergeom  # noqa: PLC0415 - slow to import, rarely needed
+
     taken = hypergeom.sf(better - n_informative, n - 1, n_uniform, better)
     chance = share + (1.0 - share) * taken
     _, group = np.unique(-gain, return_inverse=True)
@@ -172,7 +174,7 @@ def labels_needed(
         if not 0 < value < 1:
             raise ValueError(f"{name} must be in (0, 1), got {value}")
     change = SMALLEST_CHANGE if isnan(effect) or effect == 0 else abs(effect)
-    quantile = norm.isf(alpha / (2 * N_WEIGHTS)) + norm.isf(1.0 - power)
+    quantile = ndtri(power) - ndtri(alpha / (2 * N_WEIGHTS))
     # n m / (n + m), half the size of two equal windows, that the change asks for.
     needed = LABEL_VARIANCE * max(quantile, 0.0) ** 2 / change**2
     few, many = sorted((n_reference, n_recent))

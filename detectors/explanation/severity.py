@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from detectors.base import Array, IntArray
@@ -174,6 +172,7 @@ def _terms(loss: Array, window: IntArray, e: Array, expected: Array) -> tuple[Te
 
 def _expected_loss(rows: Array, loss: Array, folds: IntArray) -> Array:
     """Loss given the columns, whatever the window, by models that never saw the row's fold."""
+    from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415 - only learning needs scikit-learn
 
     def judge(taught: npt.NDArray[np.bool_], judged: npt.NDArray[np.bool_]) -> Array:
         trees = HistGradientBoostingRegressor(
@@ -191,6 +190,8 @@ def _expected_loss(rows: Array, loss: Array, folds: IntArray) -> Array:
 
 def _outside(reference: Array, recent: Array) -> float:
     """Share of recent rows beyond the radius that holds 98 % of the reference's neighbours."""
+    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - only learning needs scikit-learn
+
     neighbours = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(reference)
     among = neighbours.kneighbors()[0][:, -1]  # without the row itself
     distance = neighbours.kneighbors(recent)[0][:, -1]

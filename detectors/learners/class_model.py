@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray, State
 from detectors.learners.kernels import softmax_regression
@@ -61,6 +59,9 @@ class ClassModel:
         if len(known) < 2:
             self._take(state | {"known": known, "weights": np.empty((0, 0)), "bias": np.empty(0)})
             return self
+        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - only learning needs scikit-learn
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - only learning needs scikit-learn
+
         waves = np.sqrt(2.0) * np.cos(z @ state["frequencies"] + state["phases"])
         with warnings.catch_warnings():
             # 300 steps are close enough: the penalty is a coarser choice than the last digit.

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray
 from detectors.learners.features import Scale
@@ -74,6 +72,8 @@ class QuadraticLogistic:
         if len(known) < 2:
             nothing = Scale(np.zeros(rows.shape[1]), np.zeros(rows.shape[1]))
             return cls(n_classes, known, nothing, nothing, np.empty((0, 0)), np.empty(0))
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - only learning needs scikit-learn
+
         columns = Scale.fit(rows)
         raw = _quadratic(np.clip(columns(rows), -5.0, 5.0))
         terms = Scale.fit(raw)
@@ -122,6 +122,8 @@ def boosted_trees(rows: Array, classes: IntArray, judged: Array, n_classes: int)
     """
     if len(np.unique(classes)) < 2:
         return _constant(classes, len(judged), n_classes)
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - only learning needs scikit-learn
+
     model = HistGradientBoostingClassifier(
         max_iter=60 if n_classes <= 3 else 20,
         learning_rate=0.1 if n_classes <= 3 else 0.2,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy.optimize import minimize
 
 from detectors.base import Array, IntArray, State
 
@@ -102,6 +101,8 @@ def fit_calibration(scores: Array, labels: IntArray) -> tuple[float, Array]:
             float(value + 0.5 * strength * parameters @ parameters),
             gradient + strength * parameters,
         )
+
+    from scipy.optimize import minimize  # noqa: PLC0415 - slow to import, rarely needed
 
     found = minimize(loss, np.zeros(n_classes + 1), jac=True, method="L-BFGS-B").x
     return float(np.exp(-found[0])), np.asarray(found[1:] - found[1:].mean())

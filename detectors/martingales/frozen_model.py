@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from detectors.base import Array, IntArray
 from detectors.learners.folds import out_of_fold
@@ -73,6 +70,8 @@ class FrozenModel:
         """Learn from rows (n, d) and labels (n,) that are 0 or 1."""
         folds = make_folds(labels, N_FOLDS, np.random.default_rng(seed))
 
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - only learning needs scikit-learn
+
         def judge(taught: npt.NDArray[np.bool_], judged: npt.NDArray[np.bool_]) -> Array:
             other = cls._learn(rows[taught], labels[taught], n_trees, seed)
             return other.log_odds(rows[judged]).T
@@ -87,6 +86,10 @@ class FrozenModel:
 
     @classmethod
     def _learn(cls, rows: Array, labels: IntArray, n_trees: int, seed: int) -> FrozenModel:
+        from sklearn.ensemble import GradientBoostingClassifier  # noqa: PLC0415 - only learning needs scikit-learn
+        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - only learning needs scikit-learn
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - only learning needs scikit-learn
+
         centre, scale = rows.mean(axis=0), spread(rows)
         terms = np.empty((len(rows), _n_terms(rows.shape[1])))
         _all_terms(rows, centre, scale, terms)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from scipy.stats import beta
 
 from detectors.base import Alarm, Array, Factor, IntArray, State
 from detectors.martingales.e_detector import EDetector
@@ -146,6 +145,8 @@ class LabelEDetector(EDetector):
         ValueError
             If there is no label, or a value is out of range.
         """
+        from scipy.stats import beta  # noqa: PLC0415 - slow to import, rarely needed
+
         if n_classes < 2:
             raise ValueError(f"n_classes must be at least 2, got {n_classes}")
         if not 0 <= tolerance < 1:
