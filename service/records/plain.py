@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from itertools import chain, compress
 from typing import Any
 
@@ -27,9 +26,17 @@ from msgspec import UNSET, UnsetType
 from detectors.base import Array
 from service.records.block import Block
 from service.records.columns import LABEL, OBSERVATION, Columns, Features, Levels
-from service.records.decode import MAX_NAME_CHARS, canonical, utc
 from service.records.gather import canonical_level, scores_of
-from service.records.record import DecodeError
+from service.records.plain_values import (
+    MAX_LEVEL_CHARS,
+    classes_of,
+    doubtful_texts,
+    ids_of,
+    scores_given,
+    segments_of,
+    times_of,
+)
+from service.records.rows import read_rows
 from service.records.schema import FeatureKind, FeatureSchema
 
 MAX_EXTRA = 32
@@ -110,6 +117,8 @@ class PlainReader:
         tuple
             The columns, and the places of the records that are left.
         """
+        if block.table is not None:
+            return read_rows(block, positions, self.stream, self.schema)
         values = block.values
         left: list[int] = []
         try:
@@ -182,7 +191,7 @@ class PlainReader:
                 [canonical_level(value) for value in by_name[name]] for name in schema.categorical
             )
             for column in levels:
-                doubtful |= _doubtful_texts(column, least=0, most=_MAX_LEVEL_CHARS)
+                doubtful |= doubtful_texts(column, least=0, most=MAX_LEVEL_CHARS)
         booleans = [
             k for k, name in enumerate(schema.numeric) if schema.kinds[name] is FeatureKind.BOOLEAN
         ]
@@ -208,9 +217,6 @@ class PlainReader:
     def has_extra(self) -> bool:
         """Whether producers have added fields."""
         return bool(self._extra)
-
-
-_MAX_LEVEL_CHARS = 2048
 
 
 class _Batch:
@@ -245,21 +251,21 @@ class _Batch:
             doubtful |= ~np.array(own, np.bool_)
         doubtful |= self._wrong_quotes()
         # From here on these are what the columns hold.
-        ids, wrong = _ids(self.ids)
+        ids, wrong = ids_of(self.ids)
         doubtful |= wrong
-        labels, wrong = _classes(self.labels)
+        labels, wrong = classes_of(self.labels)
         doubtful |= wrong
-        predictions, wrong = _classes(self.predictions)
+        predictions, wrong = classes_of(self.predictions)
         doubtful |= wrong
-        times, wrong = _times(self.times)
+        times, wrong = times_of(self.times)
         doubtful |= wrong
-        segments, wrong = _segments(self.segments)
+        segments, wrong = segments_of(self.segments)
         doubtful |= wrong
         if not self.is_observation.all():
             doubtful |= self._no_labels(labels)
         features, wrong = self._reader.features([f for f in self.features if f is not UNSET])
         doubtful[self.is_observation] |= wrong
-        scores, wrong = _scores(self.scores)
+        scores, wrong = scores_given(self.scores)
         doubtful |= wrong
         self._read = ids, labels, predictions, times, segments, features, scores
         return doubtful
@@ -385,95 +391,6 @@ def _numbers(rows: Sequence[tuple[Any, ...]], width: int) -> Array:
     numbers: Array = flat.reshape(len(rows), width)
     numbers += 0.0
     return numbers
-
-
-def _ids(given: Sequence[Any]) -> tuple[list[str], npt.NDArray[np.bool_]]:
-    kinds = set(map(type, given))
-    if kinds == {str}:
-        ids: list[str] = list(given)
-    else:
-        # An integer of thousands of digits is refused by the careful way.
-        ids = [str(i) if type(i) is int and i.bit_length() <= 64 else i for i in given]
-        ids = [i if type(i) is str else "" for i in ids]
-    return ids, _doubtful_texts(ids)
-
-
-def _classes(given: Sequence[Any]) -> tuple[list[str | None] | None, npt.NDArray[np.bool_]]:
-    kinds = set(map(type, given))
-    if kinds <= {UnsetType, type(None)}:
-        return None, np.zeros(len(given), np.bool_)
-    found: list[str | None]
-    found = list(given) if kinds == {str} else [_class(value) for value in given]
-    return found, _doubtful_texts(found)
-
-
-def _class(value: Any) -> str | None:
-    if value is None or value is UNSET:
-        return None
-    if type(value) is int and value.bit_length() > 64:
-        return ""  # left for the careful way, as every empty class is
-    return value if type(value) is str else canonical(value)
-
-
-def _doubtful_texts(
-    texts: Sequence[str | None], *, least: int = 1, most: int = MAX_NAME_CHARS
-) -> npt.NDArray[np.bool_]:
-    """Texts that are too short or too long, or contain what no store can keep."""
-    try:
-        whole = "".join(texts)  # type: ignore[arg-type]
-        sizes = list(map(len, texts))  # type: ignore[arg-type]
-    except TypeError:
-        known = [text for text in texts if text is not None]
-        whole, sizes = "".join(known), list(map(len, known))
-    good = not sizes or (min(sizes) >= least and max(sizes) <= most)
-    if good and "\x00" not in whole:
-        return np.zeros(len(texts), np.bool_)
-    return np.array(
-        [t is not None and not (least <= len(t) <= most and "\x00" not in t) for t in texts],
-        np.bool_,
-    )
-
-
-def _times(given: Sequence[Any]) -> tuple[list[datetime | None] | None, npt.NDArray[np.bool_]]:
-    wrong = np.zeros(len(given), np.bool_)
-    if set(map(type, given)) <= {UnsetType, type(None)}:
-        return None, wrong
-    times: list[datetime | None] = []
-    for n, text in enumerate(given):
-        time = None
-        if text is not None and text is not UNSET:
-            try:
-                time = utc(text)
-            except DecodeError:
-                wrong[n] = True
-        times.append(time)
-    return times, wrong
-
-
-def _segments(
-    given: Sequence[Any],
-) -> tuple[list[Mapping[str, str]] | None, npt.NDArray[np.bool_]]:
-    wrong = np.zeros(len(given), np.bool_)
-    if set(map(type, given)) <= {UnsetType, type(None)}:
-        return None, wrong
-    segments: list[Mapping[str, str]] = []
-    for n, values in enumerate(given):
-        own: dict[str, str] = {}
-        if values is not None and values is not UNSET:
-            own = {name: _class(value) or "" for name, value in values.items() if value is not None}
-            wrong[n] = _doubtful_texts([*values, *own.values()]).any()
-        segments.append(own)
-    return (segments if any(segments) else None), wrong
-
-
-def _scores(given: Sequence[Any]) -> tuple[list[Any], npt.NDArray[np.bool_]]:
-    wrong = np.zeros(len(given), np.bool_)
-    found: list[Any] = [None if s is UNSET else s for s in given]
-    for n, own in enumerate(found):
-        if own is not None:
-            is_good = own and all(0.0 <= score <= 1.0 for score in own.values())
-            wrong[n] = not is_good or _doubtful_texts(list(own)).any()
-    return found, wrong
 
 
 def _texts_of(raw: bytes) -> int | None:

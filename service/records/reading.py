@@ -14,6 +14,7 @@ from service.records.formats.decoder import Ignored
 from service.records.gather import Body, Placed
 from service.records.plain import PlainReader
 from service.records.record import DecodeError, Record
+from service.records.rows import streams_of
 
 _STREAM = re.compile(rb'"stream"\s*:\s*"([^"\\]*)"')
 _SEARCHED_BYTES = 512
@@ -145,6 +146,8 @@ def _guessed(block: Block, configured: Collection[str]) -> dict[str, Sequence[in
         usual: dict[str, Sequence[int]] = {name: range(len(block))}
     elif block.keys is not None and None not in block.keys:
         usual = _grouped(block.keys)
+    elif block.table is not None:
+        usual = _grouped(streams_of(block.table))
     else:
         usual = _grouped([_named(value) for value in block.values])
     if not block.headers and not block.dropped:
@@ -159,14 +162,14 @@ def _named(value: bytes) -> bytes:
     return b"" if found is None else found.group(1)
 
 
-def _grouped(names: Sequence[bytes | None]) -> dict[str, Sequence[int]]:
+def _grouped(names: Sequence[bytes | str | None]) -> dict[str, Sequence[int]]:
     if len(set(names)) == 1:
         return {_text(names[0]): range(len(names))}
-    found: dict[bytes | None, list[int]] = {}
+    found: dict[bytes | str | None, list[int]] = {}
     for at, name in enumerate(names):
         found.setdefault(name, []).append(at)
     return {_text(name): places for name, places in found.items()}
 
 
-def _text(name: bytes | None) -> str:
-    return (name or b"").decode("utf-8", "replace")
+def _text(name: bytes | str | None) -> str:
+    return name if isinstance(name, str) else (name or b"").decode("utf-8", "replace")
