@@ -1,6 +1,6 @@
 """How fast the service reads a real broker, how late it says so, and whether its memory stays flat.
 
-``python -m benchmarks.stream [--quick] [--parts rate,latency,memory]``
+``python -m benchmarks.stream [--quick] [--parts rate,replay,latency,memory]``
 
 Every rate stands beside a loop of the bare client that only decodes the same records, in the same
 run and on one core too. The broker of the tests runs beside them on the other core.
@@ -41,6 +41,8 @@ LABELLED = (0.0, 0.1, 1.0)
 ROUNDS = 3
 SAMPLE_S = 0.25
 LIMIT_S = 600.0
+FILES = ("records.jsonl", "records.parquet")
+GLUE = "the glue people write: kafka-python, json, 32 River ADWIN"
 WARM = 0.25
 """Part of the records after which a rate is measured: the reference is complete by then."""
 
@@ -168,6 +170,7 @@ class Rates:
                 for labelled in LABELLED:
                     self._one_process(client, labelled)
                 self._two_processes(client, LABELLED[0])
+            self._glue()
         return {
             "records": self._total,
             "bytes_per_record": self._bytes,
@@ -192,6 +195,13 @@ class Rates:
         ).finish()
         first = WARM * self._total
         self._note(f"bare {client}, {decoder}", rate_of(said, first), cpu_us(said, first))
+
+    def _glue(self) -> None:
+        # It is slow, and as slow from beginning to end.
+        total = self._total // 8
+        topic = self._topics[LABELLED[0]]
+        said = Worker("glue", cores=[0], servers=self._servers, topic=topic, n=total).finish()
+        self._note(GLUE, rate_of(said, WARM * total), cpu_us(said, WARM * total))
 
     def _source(self, client: str) -> None:
         document = settings_of(self._servers, self._topics[LABELLED[0]], "", client, STREAMS)
@@ -249,6 +259,30 @@ def rate_together(said: Sequence[Sequence[Sample]], warm: float) -> float:
         at, n = [s["at"] for s in samples], [s["n"] for s in samples]
         done += float(np.interp(end, at, n) - np.interp(begin, at, n))
     return done / (end - begin)
+
+
+# -- replay -------------------------------------------------------------------------------------
+
+
+def measure_replay(n: int, rounds: int) -> dict[str, Any]:
+    """Records a second of a file, of the loop that only decodes it and of the replay, by turns."""
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        say(f"writing {n * len(STREAMS):,} records as JSON lines and as Parquet")
+        Worker("write_files", folder=folder, n=n, streams=STREAMS, seed=1).finish()
+        total = n * len(STREAMS)
+        for _ in range(rounds):
+            for name in FILES:
+                path = str(Path(folder, name))
+                said = Worker("bare_file", cores=[0], path=path, n=total).finish()
+                found.setdefault(f"bare, {name}", []).append(rate_of(said, WARM * total))
+                with tempfile.TemporaryDirectory() as own:
+                    document = settings_of("", "", own, "", STREAMS) | {"source": {}}
+                    document["checkpoint"] = {"every_records": 100_000, "every_s": 60.0}
+                    said = Worker("replay", cores=[0], settings=document, path=path).finish()
+                found.setdefault(f"replay, {name}", []).append(rate_of(said, WARM * total))
+                say(f"{name}: {found[f'replay, {name}'][-1]:,.0f} records/s")
+    return {"records": total, "measured": found}
 
 
 # -- latency ------------------------------------------------------------------------------------
@@ -379,7 +413,7 @@ def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(description="The stream benchmark.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the records")
-    parser.add_argument("--parts", default="rate,latency,memory", help="which of the three")
+    parser.add_argument("--parts", default="rate,replay,latency,memory", help="which of them")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the rates")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
     options = parser.parse_args()
@@ -398,6 +432,9 @@ def main() -> None:
         if "rate" in parts:
             rounds = 1 if options.quick else options.rounds
             results["rate"] = Rates(servers, 200_000 // share).measure(rounds)
+        if "replay" in parts:
+            rounds = 1 if options.quick else options.rounds
+            results["replay"] = measure_replay(200_000 // share, rounds)
         if "latency" in parts:
             results["latency"] = measure_latency(servers, 50 // share, 200.0)
         if "memory" in parts:

@@ -1,5 +1,5 @@
-"""The processes that `benchmarks.stream` starts: a bare loop, the service's source, the service,
-and a producer.
+"""The processes that `benchmarks.stream` starts: bare loops, the glue that people write, the
+service's source, the service, a replay, and a producer.
 
 Each is `python -m benchmarks.stream_worker MODE`, reads its parameters as JSON from standard
 input, and writes what it measures as JSON lines to standard output.
@@ -32,6 +32,7 @@ from service.api.app import open_app
 from service.api.wiring import open_source
 from service.settings.service import Settings
 from service.settings.source import SourceSettings
+from service.sources.files import FileSource
 from service.sources.source import Partition
 
 SAMPLE_S = 0.25
@@ -47,9 +48,13 @@ def main() -> None:
         os.sched_setaffinity(0, cores)
     modes: dict[str, Callable[..., None]] = {
         "bare": bare,
+        "glue": glue,
+        "bare_file": bare_file,
+        "replay": replay,
         "source": source,
         "service": service,
         "produce": produce,
+        "write_files": write_files,
     }
     modes[sys.argv[1]](**parameters["args"])
 
@@ -69,6 +74,78 @@ def bare(servers: str, topic: str, n: int, client: str, decoder: str) -> None:
     """Read `n` records and decode them, or only read them, and nothing else."""
     loads: Any = {"json": json.loads, "orjson": orjson.loads, "nothing": None}[decoder]
     _tell_while(n, _decoded(_batches(client, servers, topic), loads))
+
+
+def glue(servers: str, topic: str, n: int) -> None:
+    """What people write: kafka-python, `json`, and one of River's ADWIN for each feature."""
+    from river.drift import ADWIN  # noqa: PLC0415 - slow to import, only needed here
+
+    detectors: dict[str, dict[str, ADWIN]] = {}
+
+    def watched() -> Iterator[int]:
+        for values in _batches("kafka-python", servers, topic):
+            for value in values:
+                body = json.loads(value)
+                own = detectors.setdefault(body["stream"], {})
+                for name, number in body["features"].items():
+                    if name not in own:
+                        own[name] = ADWIN()
+                    own[name].update(number)
+                    if own[name].drift_detected:
+                        pass
+            yield len(values)
+
+    _tell_while(n, watched())
+
+
+def bare_file(path: str, n: int) -> None:
+    """Decode a file's JSON lines, or a Parquet file's rows, and nothing else."""
+    _tell_while(n, _json_lines(path) if path.endswith(".jsonl") else _rows(path))
+
+
+def _json_lines(path: str) -> Iterator[int]:
+    with Path(path).open("rb") as file:
+        for line in file:
+            json.loads(line)
+            yield 1
+
+
+def _rows(path: str) -> Iterator[int]:
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415 - slow to import, only needed here
+
+    for batch in ParquetFile(path).iter_batches(1000, use_threads=False):
+        yield len(batch.to_pylist())
+
+
+def replay(settings: dict[str, Any], path: str) -> None:
+    """Read a file with the service, as `shiftwatch replay` does."""
+    _log_warnings()
+    source = FileSource(Path(path))
+    with open_app(Settings.model_validate(settings), source, durable=False) as app:
+        next_sample = 0.0
+        while app.pipeline.step(timeout_s=0.05) or not app.pipeline.write():
+            if (now := time.perf_counter()) >= next_sample:
+                _sample(app.pipeline.n_records)
+                next_sample = now + BARE_SAMPLE_S
+        _sample(app.pipeline.n_records)
+
+
+def write_files(folder: str, n: int, streams: list[str], seed: int) -> None:
+    """Write n records of each stream by turns as JSON lines, and the same rows as Parquet."""
+    import pyarrow as pa  # noqa: PLC0415 - slow to import, only needed here
+    from pyarrow import parquet  # noqa: PLC0415
+
+    sources = [events(s, n, seed + k) for k, s in enumerate(streams)]
+    rows: list[dict[str, Any]] = []
+    with Path(folder, "records.jsonl").open("wb") as file:
+        for step in zip(*sources, strict=True):
+            for body in step:
+                file.write(body + b"\n")
+                record = json.loads(body)
+                rows.append({k: v for k, v in record.items() if k != "features"})
+                rows[-1] |= record["features"]
+    parquet.write_table(pa.Table.from_pylist(rows), Path(folder, "records.parquet"))
+    tell(sent=len(rows))
 
 
 def source(settings: dict[str, Any], n: int) -> None:

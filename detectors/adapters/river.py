@@ -66,7 +66,7 @@ class RiverDetector:
     >>> errors = (rng.random((1000, 1)) < np.repeat([[0.1], [0.5]], 500, axis=0)).astype(float)
     >>> alarm = RiverDetector("ddm", factor=Factor.CONCEPT).update(errors)[0]
     >>> alarm.detector, alarm.row, alarm.run_length
-    ('ddm', 523, 9)
+    ('ddm', 535, 16)
     """
 
     def __init__(self, name: Name, *, factor: Factor, memory: int = 4000, **params: Any) -> None:

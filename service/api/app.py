@@ -168,8 +168,19 @@ def open_app(
     source: Source,
     *,
     on_progress: Progress = lambda job, event: None,
+    durable: bool = True,
 ) -> Iterator[App]:
-    """Put the parts together, and take them apart again whatever happens."""
+    """Put the parts together, and take them apart again whatever happens.
+
+    Parameters
+    ----------
+    settings, source
+        Of the service.
+    on_progress
+        Told of what trainings say.
+    durable
+        As of `service.store.store.Store`.
+    """
     with ExitStack() as stack:
         prometheus = CollectorRegistry()
         metrics = Metrics(prometheus)
@@ -178,7 +189,7 @@ def open_app(
             metrics.false_alarm_promised_interval_observations.labels(stream.name).set(
                 stream.false_alarm_every
             )
-        store = Store(settings.store.url, time.time)
+        store = Store(settings.store.url, time.time, durable=durable)
         stack.callback(store.close)
         registry = Registry(settings.registry.path)
         jobs = None

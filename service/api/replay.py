@@ -45,7 +45,7 @@ def replay_file(
     with tempfile.TemporaryDirectory(prefix="shiftwatch-replay-") as folder:
         own = _apart(settings, Path(folder))
         source = FileSource(path)
-        with open_app(own, source) as app:
+        with open_app(own, source, durable=False) as app:
             app.pipeline.pause_while_training = True
             _run(app, source, console)
             view, refused = app.pipeline.view, app.pipeline.n_refused

@@ -103,7 +103,7 @@ def insert(dialect: sa.Dialect, table: sa.Table) -> sqlite.Insert | postgresql.I
     return postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def open_engine(url: str) -> sa.Engine:
+def open_engine(url: str, *, durable: bool = True) -> sa.Engine:
     """Open the database; create its tables, or bring them to the newest schema.
 
     SQLite runs in WAL mode, so that readers never wait, with `synchronous=FULL`: a record that
@@ -128,7 +128,7 @@ def open_engine(url: str) -> sa.Engine:
         raise ValueError("store: expected a URL such as sqlite:///shiftwatch.db") from None
     try:
         with wrapped(parsed):
-            engine = _engine(parsed)
+            engine = _engine(parsed, durable=durable)
     except ImportError as error:
         raise StoreError(f"{_shown(parsed)}: needs the package {error.name}") from error
     try:
@@ -145,9 +145,9 @@ def writing(engine: sa.Engine) -> sa.Engine:
     return engine.execution_options(shiftwatch_writes=True)
 
 
-def _engine(url: sa.URL) -> sa.Engine:
+def _engine(url: sa.URL, *, durable: bool) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
+        return _sqlite(url, durable=durable)
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername == "postgresql+psycopg":
@@ -155,7 +155,7 @@ def _engine(url: sa.URL) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
 
-def _sqlite(url: sa.URL) -> sa.Engine:
+def _sqlite(url: sa.URL, *, durable: bool) -> sa.Engine:
     if url.database in {None, "", ":memory:"}:
         raise ValueError(f"store: a database in memory does not outlive the service, got {url}")
     try:
@@ -164,6 +164,8 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         raise StoreError(f"{_shown(url)}: {error.strerror}") from error
     engine = sa.create_engine(url, hide_parameters=True)
     sa.event.listen(engine, "connect", _prepare_sqlite)
+    if not durable:
+        sa.event.listen(engine, "connect", _do_not_wait_for_the_disk)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -198,6 +200,12 @@ def _prepare_sqlite(connection: sa.engine.interfaces.DBAPIConnection, _: object)
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
     _set_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _do_not_wait_for_the_disk(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = OFF")
     cursor.close()
 
 

@@ -39,6 +39,9 @@ class Store(Reading):
     clock
         Returns Unix seconds. Only for the times that people read and for due times; no result
         depends on it.
+    durable
+        Whether what is written outlives the machine. A file that nobody reads afterwards need not,
+        and its transactions do not wait for the disk; PostgreSQL always does as it is set.
 
     Raises
     ------
@@ -46,8 +49,8 @@ class Store(Reading):
         If the database cannot be opened, or a newer version of Shiftwatch wrote it.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float]) -> None:
-        super().__init__(database.open_engine(url))
+    def __init__(self, url: str, clock: Callable[[], float], *, durable: bool = True) -> None:
+        super().__init__(database.open_engine(url, durable=durable))
         self._writer = database.writing(self._engine)
         self._clock = clock
 

@@ -126,6 +126,15 @@ def test_commits_survive_a_power_failure(sqlite_store: Store) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
+def test_a_store_that_nobody_reads_afterwards_does_not_wait_for_the_disk(
+    tmp_path: Path, clock: Clock
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'a.db'}", clock, durable=False)
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 0  # OFF
+    store.close()
+
+
 def add_actions(store: Store, *ids: str, stream: str = "a", kind: str = "webhook:0") -> None:
     with store.transaction() as tx:
         for id_ in ids:
