@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from models.registry import Registry
 from service.domain.incident import Incident
 from service.pipeline.pipeline import Pipeline
+from service.records.block import Block
 from service.records.record import Record
 from service.settings.service import Settings
 from service.sources.listed import Aborted, ListSource
@@ -50,7 +51,7 @@ class DyingSource(ListSource):
         self._fuse = fuse
         self._most = most
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         self._fuse.step()
         return super().poll(min(max_records, self._most), timeout_s)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from service.domain.incident import Incident, IncidentState
+from service.records.block import Block
 from service.records.record import Record
 from service.sources.source import Owner
 from tests.service.runs import (
@@ -37,7 +38,7 @@ class ShakenSource(DyingSource):
         self._owner = owner
         super().start(owner)
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
         if self._fuse.steps % 7 == 3:
             self._owner.lost({0})
             begin = dict.fromkeys(self._next, 0)

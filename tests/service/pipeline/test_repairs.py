@@ -19,7 +19,7 @@ from models.spec import ModelVersion
 from service.domain.job import JobState
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stream import Stream
-from service.records.record import Record
+from service.records.block import Block
 from service.repair.jobs import Jobs
 from service.settings.service import Settings
 from service.sources.listed import ListSource
@@ -189,8 +189,8 @@ def test_what_is_not_promoted_leaves_the_champion_and_the_incident(
 class Pausing(DyingSource):
     """Does not count how often it is asked for nothing, which is as long as a training takes."""
 
-    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Sequence[Record]:
-        return super().poll(max_records, timeout_s) if max_records else []
+    def poll(self, max_records: int = 500, timeout_s: float = 1.0) -> Block:
+        return super().poll(max_records, timeout_s) if max_records else Block.of([])
 
 
 def killed_run(house: House, fuse: Fuse) -> None:
