@@ -74,11 +74,13 @@ class Observations:
     def snapshot(self) -> list[object]:
         """Ids, indices and times: columns, because lists of pairs took ten times as long."""
         n = len(self.index)
-        return [
-            list(self.index),
-            np.fromiter(self.index.values(), np.int64, n),
-            np.fromiter(map(self.time_of, self.index), np.float64, n),
-        ]
+        if not self._times:
+            times = np.full(n, math.nan)
+        elif len(self._times) == n:  # all have one, and these are in the same order
+            times = np.fromiter(self._times.values(), np.float64, n)
+        else:
+            times = np.fromiter(map(self.time_of, self.index), np.float64, n)
+        return [list(self.index), np.fromiter(self.index.values(), np.int64, n), times]
 
     def restore(self, state: Iterable[object]) -> None:
         """Go on from a snapshot."""

@@ -59,6 +59,7 @@ _FIELDS: Sequence[tuple[str, Any, Any]] = (
     ("segment", dict[str, str | int | float | bool | None] | None | UnsetType, UNSET),
 )
 _RAW = msgspec.Raw(b"")
+_QUOTE = ord('"')
 
 
 class PlainReader:
@@ -313,8 +314,8 @@ class _Batch:
 
     def _wrong_quotes(self) -> npt.NDArray[np.bool_]:
         """Records with more quotes than their keys and texts account for."""
-        values, n = self._block.values, len(self._bodies)
-        quotes = [values[at].count(b'"') for at in self._positions]
+        n = len(self._bodies)
+        values = [self._block.values[at] for at in self._positions]
         named = (
             self.streams,
             self.ids,
@@ -331,10 +332,17 @@ class _Batch:
             texts = sum(list(map(type, column)).count(str) for column in named[:5])
             width = len(self._reader.schema.names)
             objects = n - list(map(type, self.features)).count(tuple) - self.features.count(UNSET)
-            if sum(quotes) == 2 * (given + texts + objects * width):
+            # All at once: to count in one record after the other takes six times as long.
+            quotes = np.count_nonzero(np.frombuffer(b"".join(values), np.uint8) == _QUOTE)
+            if quotes == 2 * (given + texts + objects * width):
                 return np.zeros(n, np.bool_)
-        expected = [2 * self._n_texts(body) for body in self._bodies]
-        return np.array([q != e for q, e in zip(quotes, expected, strict=True)], np.bool_)
+        return np.array(
+            [
+                value.count(b'"') != 2 * self._n_texts(body)
+                for value, body in zip(values, self._bodies, strict=True)
+            ],
+            np.bool_,
+        )
 
     def _n_texts(self, body: Any) -> int:
         plain = (body.stream, body.id, body.time, body.label, body.prediction)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from service.records.record import DecodeError, Record
 from service.records.rows import streams_of
 
 _STREAM = re.compile(rb'"stream"\s*:\s*"([^"\\]*)"')
+_FIRST_BYTES = 64
 _SEARCHED_BYTES = 512
 """Where the name of a stream is looked for; it is only a guess, and costs what it saves."""
 
@@ -149,12 +150,27 @@ def _guessed(block: Block, configured: Collection[str]) -> dict[str, Sequence[in
     elif block.table is not None:
         usual = _grouped(streams_of(block.table))
     else:
-        usual = _grouped([_named(value) for value in block.values])
+        usual = _grouped(_names(block.values))
     if not block.headers and not block.dropped:
         return usual
     odd = block.headers.keys() | block.dropped.keys()
     sorted_out = {n: [at for at in places if at not in odd] for n, places in usual.items()}
     return {**sorted_out, "": [*sorted_out.get("", ()), *odd]}
+
+
+def _names(values: Iterable[bytes]) -> list[bytes]:
+    """The names of the streams; most records say it first, and like the record before."""
+    known: dict[bytes, bytes] = {}
+    names = []
+    for value in values:
+        first = value[:_FIRST_BYTES].partition(b",")[0]
+        name = known.get(first)
+        if name is None:
+            name = _named(value)
+            if _STREAM.fullmatch(first[1:]):
+                known[first] = name
+        names.append(name)
+    return names
 
 
 def _named(value: bytes) -> bytes:

@@ -19,6 +19,8 @@ from service.store.errors import StoreError
 
 log = structlog.get_logger(__name__)
 
+PAGE_BYTES = 16_384
+"""Size of a page of a new SQLite file."""
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another one before the database counts as locked."""
 IDLE_TIMEOUT_S = 20
@@ -198,6 +200,8 @@ def _prepare_sqlite(connection: sa.engine.interfaces.DBAPIConnection, _: object)
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+    # Of a new file; states are of megabytes, and large pages take a third of the time.
+    cursor.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     _set_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
