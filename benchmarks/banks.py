@@ -392,7 +392,7 @@ def page(rows: Sequence[Row], found: dict[int, float], machine: dict[str, Any]) 
     lines = [
         "# Stage 1 beside the libraries people would use",
         "",
-        "`python -m benchmarks.banks`; its figures for programs are in `banks.json`. Processor",
+        "`python -m benchmarks.banks`; its figures for programs are in `banks.json`. Processor "
         f"time, medians of {machine['rounds']} rounds taken by turns in one run, after one that "
         f"does not count. {machine['processor']}, Python {machine['python']}, "
         f"river {machine['river']}, "
@@ -403,9 +403,9 @@ def page(rows: Sequence[Row], found: dict[int, float], machine: dict[str, Any]) 
             [
                 (
                     row.what,
-                    f"{row.ours:,.3g} {row.unit}",
-                    "" if row.theirs is None else f"{row.theirs:,.4g}",
-                    "" if row.ratio is None else f"{row.ratio:,.3g}",
+                    f"{digits(row.ours)} {row.unit}",
+                    "" if row.theirs is None else digits(row.theirs),
+                    "" if row.ratio is None else digits(row.ratio),
                     row.wanted,
                     {True: "yes", False: "**no**", None: "not measured"}[row.met],
                     row.note,
@@ -439,7 +439,7 @@ def plot(rows: Sequence[Row]) -> Figure:
     axes.barh(at, ratios, color="#4477aa", height=0.6)
     axes.plot(wanted, at, "|", color="black", markersize=22, markeredgewidth=2, label="wanted")
     for y, ratio in zip(at, ratios, strict=True):
-        axes.annotate(f" {ratio:,.3g}x", (ratio, y), va="center")
+        axes.annotate(f" {digits(ratio)}x", (ratio, y), va="center")
     axes.set_yticks(at, [r.what.replace(", ", ",\n", 1).replace("`", "") for r in shown])
     axes.invert_yaxis()
     axes.set_xscale("log")
@@ -449,6 +449,11 @@ def plot(rows: Sequence[Row]) -> Figure:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure
+
+
+def digits(number: float) -> str:
+    """Three digits, and all of those before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def progress(said: str) -> None:
