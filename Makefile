@@ -37,7 +37,7 @@ $(ALIBI_STAMP):
 	-@env -u PYTHONDONTWRITEBYTECODE $(ALIBI)/bin/python -m compileall -q -j 0 $(ALIBI)/lib >/dev/null 2>&1
 	@touch $@
 
-demo: setup ## run the main job on embedded defaults (about four minutes)
+demo: setup ## run the main job on embedded defaults (about three minutes)
 	$(BIN)/shiftwatch demo --exit-when-done $(DEMO_ARGS)
 
 test: setup ## all tests but those over hundreds of seeds and those with a broker, on all processors
