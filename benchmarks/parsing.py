@@ -112,6 +112,7 @@ def main() -> None:
     ways: dict[str, Callable[[Batch], Array]] = {
         "`json`, features only": by_dict(json.loads),
         "`orjson`, features only": by_dict(orjson.loads),
+        "`msgspec` without a type, features only": by_dict(msgspec.json.decode),
         "`pyarrow.json` with the schema, features only": by_arrow(),
         "`msgspec` with a type of the schema, features only": by_struct(),
         "ours, carefully, everything": careful,
